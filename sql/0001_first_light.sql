@@ -374,11 +374,20 @@ CREATE TABLE job_event (
         (from_state IS NULL AND to_state IN ('queued', 'rejected'))
         OR from_state = to_state
         OR (from_state, to_state) IN (
-            ('queued', 'preparing'), ('queued', 'failed'), ('queued', 'cancelled'),
-            ('queued', 'expired'),
-            ('preparing', 'starting'), ('preparing', 'stopping'), ('preparing', 'queued'),
-            ('starting', 'running'), ('starting', 'stopping'),
-            ('running', 'stopping')
+            ('queued', 'preparing'), ('queued', 'suspended'), ('queued', 'failed'),
+            ('queued', 'cancelled'), ('queued', 'expired'),
+            ('preparing', 'starting'), ('preparing', 'recovering'), ('preparing', 'preempting'),
+            ('preparing', 'stopping'),
+            ('starting', 'running'), ('starting', 'recovering'), ('starting', 'preempting'),
+            ('starting', 'stopping'),
+            ('running', 'recovering'), ('running', 'preempting'), ('running', 'stopping'),
+            ('recovering', 'queued'), ('recovering', 'preparing'), ('recovering', 'stopping'),
+            ('recovering', 'failed'), ('recovering', 'cancelled'), ('recovering', 'expired'),
+            ('preempting', 'queued'), ('preempting', 'suspended'), ('preempting', 'recovering'),
+            ('preempting', 'stopping'),
+            ('suspended', 'queued'), ('suspended', 'cancelled'), ('suspended', 'expired'),
+            ('stopping', 'recovering'), ('stopping', 'succeeded'), ('stopping', 'failed'),
+            ('stopping', 'cancelled'), ('stopping', 'expired')
         ))
 ) PARTITION BY RANGE (at_us);
 CREATE TABLE job_event_default PARTITION OF job_event DEFAULT;
