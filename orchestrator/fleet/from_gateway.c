@@ -44,7 +44,8 @@ static void command_release(void *memory)
     free(command);
 }
 
-/* -- fields --------------------------------------------------------------------------------------- */
+/* -- fields ---------------------------------------------------------------------------------------
+ */
 
 static int take_uuid(const ProtobufCBinaryData *bytes, const char *pointer, struct uuid *out,
                      struct err *err)
@@ -77,8 +78,7 @@ static int take_name(const char *name, const char *pointer, bool required, char 
     return 0;
 }
 
-static int take_text(const char *text, const char *pointer, size_t size, char *out,
-                     struct err *err)
+static int take_text(const char *text, const char *pointer, size_t size, char *out, struct err *err)
 {
     if (!text_is_clean(text, size))
         return err_set_at(err, ERR_OUT_OF_RANGE, pointer,
@@ -87,7 +87,8 @@ static int take_text(const char *text, const char *pointer, size_t size, char *o
     return 0;
 }
 
-/* -- jobs ----------------------------------------------------------------------------------------- */
+/* -- jobs -----------------------------------------------------------------------------------------
+ */
 
 static int take_spec(struct conversion *at, const ProtobufCBinaryData *json)
 {
@@ -131,7 +132,7 @@ static int convert_submit(struct conversion *at)
     out->spec = memory->json;
     sha256(memory->json, strlen(memory->json), out->spec_sha256);
     out->ask = &memory->spec.ask;
-    out->contents = (const uint8_t(*)[32])(const void *)memory->contents;
+    out->contents = (void *)memory->contents;
     out->content_count = memory->spec.file_count;
     return 0;
 }
@@ -150,7 +151,8 @@ static int convert_cancel(struct conversion *at)
     return take_uuid(&at->command->cancel->job, "job", &at->event->cancel.job, at->err);
 }
 
-/* -- people and their tokens ------------------------------------------------------------------------ */
+/* -- people and their tokens
+ * ------------------------------------------------------------------------ */
 
 static int convert_named(struct conversion *at, const Sheaf__NewNamed *named)
 {
@@ -278,7 +280,8 @@ static int convert_deposit(struct conversion *at)
     return 0;
 }
 
-/* -- nodes and contents ----------------------------------------------------------------------------- */
+/* -- nodes and contents
+ * ----------------------------------------------------------------------------- */
 
 static int enrol_claim(const ProtobufCBinaryData *bytes, struct node_claim *out, struct err *err)
 {
@@ -287,8 +290,8 @@ static int enrol_claim(const ProtobufCBinaryData *bytes, struct node_claim *out,
     int rc;
 
     frame_arena_init(&arena, FRAME_MAX_BUDGET);
-    claim = (const Sheaf__Claim *)(const void *)frame_decode(&sheaf__claim__descriptor,
-                                                             bytes->data, bytes->len, &arena);
+    claim = (const Sheaf__Claim *)(const void *)frame_decode(&sheaf__claim__descriptor, bytes->data,
+                                                             bytes->len, &arena);
     rc = claim ? from_worker_claim(claim, out, err)
                : err_set_at(err, ERR_WIRE_DECODE, "/claim", "the claim could not be decoded");
     frame_arena_fini(&arena);
@@ -374,7 +377,8 @@ static int convert_output(struct conversion *at)
     return 0;
 }
 
-/* -- the door ---------------------------------------------------------------------------------------- */
+/* -- the door
+ * ---------------------------------------------------------------------------------------- */
 
 /* What kind of event, whether a retry must be recognisable, and how to fill it. */
 struct route {
@@ -438,8 +442,7 @@ static int take_caller(const Sheaf__Command *command, bool keyed, uint64_t reque
 }
 
 int from_gateway_command(const Sheaf__Command *command, uint64_t request, int64_t now_us,
-                         struct event_box **ret_box, struct command_note *ret_note,
-                         struct err *err)
+                         struct event_box **ret_box, struct command_note *ret_note, struct err *err)
 {
     const struct route *route = route_of(command->what_case);
     struct command_note note = {0};

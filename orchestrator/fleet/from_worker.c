@@ -122,8 +122,9 @@ static int claim_place(const Sheaf__Claim *wire, struct node_claim *out, struct 
         return err_set_at(err, ERR_WIRE_INVENTORY, "name",
                           "the node's name has to be 1-63 of a-z 0-9 - and start with a letter");
     snprintf(out->name, sizeof(out->name), "%s", wire->name);
-    if (country[0] && (strlen(country) != 2 || country[0] < 'A' || country[0] > 'Z'
-                       || country[1] < 'A' || country[1] > 'Z'))
+    if (country[0]
+        && (strlen(country) != 2 || country[0] < 'A' || country[0] > 'Z' || country[1] < 'A'
+            || country[1] > 'Z'))
         return err_set_at(err, ERR_WIRE_INVENTORY, "country", "two capital letters, or nothing");
     snprintf(out->country, sizeof(out->country), "%.2s", country);
     if (!text_is_address(wire->address) || strlen(wire->address) >= sizeof(out->address))
@@ -214,7 +215,8 @@ int from_worker_hello(const struct worker_frame *frame, const Sheaf__Hello *hell
     return 0;
 }
 
-/* -- tasks -------------------------------------------------------------------------------------- */
+/* -- tasks --------------------------------------------------------------------------------------
+ */
 
 static enum task_news news_parse(const char *name)
 {
@@ -260,7 +262,8 @@ int from_worker_task(const struct worker_frame *frame, const Sheaf__TaskEvent *t
     return 0;
 }
 
-/* -- receipts ------------------------------------------------------------------------------------ */
+/* -- receipts ------------------------------------------------------------------------------------
+ */
 
 static int receipt_lines(const Sheaf__Receipt *wire, struct ev_receipt *out, struct err *err)
 {
@@ -328,7 +331,8 @@ int from_worker_receipt(const struct worker_frame *frame, const Sheaf__SignedRec
     return 0;
 }
 
-/* -- notices, links, self-tests ------------------------------------------------------------------- */
+/* -- notices, links, self-tests -------------------------------------------------------------------
+ */
 
 int from_worker_notice(const struct worker_frame *frame, const Sheaf__NodeNotice *notice,
                        struct event_box **ret_box, struct err *err)
@@ -374,6 +378,22 @@ int from_worker_link(const struct worker_frame *frame, const Sheaf__LinkSample *
     ret_link->loss_ppm = sample->loss_ppm;
     ret_link->reach = sample->reach;
     return 0;
+}
+
+struct event_box *from_worker_link_box(const struct ev_link *link, const Sheaf__LinkSample *sample)
+{
+    struct worker_frame frame = {.node = link->from};
+    struct event_box *box;
+    struct buf bytes;
+
+    buf_init(&bytes, FRAME_MAX);
+    frame_encode(&sample->base, &bytes);
+    frame.bytes = (const uint8_t *)bytes.data;
+    frame.size = bytes.length;
+    box = box_of(EV_LINK, &frame, 0, NULL);
+    box->event.link = *link;
+    buf_fini(&bytes);
+    return box;
 }
 
 int from_worker_selftest(const Sheaf__SelfTestResult *result, struct verdict *ret_verdict,

@@ -42,6 +42,8 @@ int from_worker_notice(const struct worker_frame *frame, const Sheaf__NodeNotice
 /* ERR_WIRE_DECODE. ret_link->to is as sent: the caller knows which nodes exist. */
 int from_worker_link(const struct worker_frame *frame, const Sheaf__LinkSample *sample,
                      struct ev_link *ret_link, struct err *err) SHEAF_MUST_USE;
+/* The journal gets this sample alone, not the whole report. */
+struct event_box *from_worker_link_box(const struct ev_link *link, const Sheaf__LinkSample *sample);
 /* What the worker answered, ready for verdict_step(); seed and claim are the caller's to check. */
 int from_worker_selftest(const Sheaf__SelfTestResult *result, struct verdict *ret_verdict,
                          struct err *err) SHEAF_MUST_USE;
@@ -49,7 +51,7 @@ int from_worker_selftest(const Sheaf__SelfTestResult *result, struct verdict *re
 struct event_box *from_worker_verdict(const struct worker_frame *frame, uint32_t device,
                                       uint32_t matmul_gflops, uint32_t copy_mib_s,
                                       const struct verdict *verdict);
-/* An event that only names the node: EV_NODE_BYE, EV_NODE_SILENT, EV_NODE_BACK, EV_LINK's frame. */
+/* An event that only names the node: EV_NODE_BYE, EV_NODE_SILENT, EV_NODE_BACK. */
 struct event_box *from_worker_plain(enum event_kind kind, uint64_t node);
 
 /* Fills event.fresh. */

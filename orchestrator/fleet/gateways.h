@@ -11,10 +11,10 @@
 #include "common/io/keys.h"
 #include "common/pure/err.h"
 
-#define GATEWAYS_MAX      16 /* behind one orchestrator; each costs every welcome some 100 bytes */
-#define GATEWAY_MAX_BULK  4
-#define GATEWAY_TEXT      128
-#define GATEWAY_FILE_MAX  65536
+#define GATEWAYS_MAX     16 /* behind one orchestrator; each costs every welcome some 100 bytes */
+#define GATEWAY_MAX_BULK 4
+#define GATEWAY_TEXT     128
+#define GATEWAY_FILE_MAX 65536
 
 struct gateway {
     char url[GATEWAY_TEXT];

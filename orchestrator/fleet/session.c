@@ -154,22 +154,21 @@ enum session_fate session_message(struct session *session, const uint8_t *peer, 
 {
     if (!session->open || !same_peer(session, peer, peer_size)
         || !same_nonce(session, nonce, nonce_size)) {
-        err_set(err, ERR_WIRE_STATE, session->open ? "not the open session of this key; say hello"
-                                                   : "hello comes first");
+        err_set(err, ERR_WIRE_STATE,
+                session->open ? "not the open session of this key; say hello"
+                              : "hello comes first");
         return SESSION_REFUSE;
     }
     if (seq == 0)
         return SESSION_TAKE;
     if (seq <= session->acked)
         return SESSION_ACKED;
-    if (seq > session->next_seq) {
-        err_set(err, ERR_WIRE_STATE, "message %" PRIu64 " after %" PRIu64 ": something was lost",
-                seq, session->next_seq - 1);
-        session_close(session);
-        return SESSION_END;
+    if (seq > INT64_MAX) {
+        err_set(err, ERR_WIRE_DECODE, "sequence number out of range");
+        return SESSION_REFUSE;
     }
-    if (seq == session->next_seq)
-        session->next_seq++;
+    if (seq >= session->next_seq)
+        session->next_seq = seq + 1;
     return SESSION_TAKE;
 }
 

@@ -17,11 +17,13 @@
 #include "common/pure/id.h"
 #include "common/pure/spec.h"
 
-#define SESSION_PROTOCOL  1u
-#define SESSION_NONCE     8
-#define SESSION_MAX_PEER  64 /* routing ids of ours are 5 to 16 bytes */
-#define SESSION_MAX_WRONG 3u /* undecodable messages in SESSION_WRONG_US: the session is dropped */
-#define SESSION_WRONG_US  ((int64_t)60000000)
+#define SESSION_PROTOCOL 1u
+#define SESSION_NONCE    8
+#define SESSION_MAX_PEER 64 /* routing ids of ours are 5 to 16 bytes */
+#define SESSION_MAX_WRONG                                                                          \
+    3u /* undecodable messages in SESSION_WRONG_US: the session is dropped                         \
+        */
+#define SESSION_WRONG_US ((int64_t)60000000)
 /* Error answers: one a second, five at once; a confused peer must not make us a traffic source. */
 #define SESSION_ANSWER_US    ((int64_t)1000000)
 #define SESSION_ANSWER_BURST 5
@@ -41,7 +43,7 @@ struct session {
     size_t peer_size;
     uint8_t nonce[SESSION_NONCE];
     uint64_t boot;     /* of the hello */
-    uint64_t next_seq; /* durable message expected next */
+    uint64_t next_seq; /* above every durable message of this session */
     uint64_t acked;    /* highest durable seq known committed, of this boot */
     int64_t wrong_us[SESSION_MAX_WRONG];
     uint32_t wrong;
@@ -94,14 +96,14 @@ void session_close(struct session *session);
 
 enum session_fate {
     SESSION_TAKE,
-    SESSION_ACKED, /* durable and committed already: acknowledge again, nothing else */
-    SESSION_REFUSE, /* answer with err; the session goes on */
-    SESSION_END,    /* answer with err and close: the worker has to say hello again */
+    SESSION_ACKED,  /* durable and committed already: acknowledge again, nothing else */
+    SESSION_REFUSE, /* answer with err */
 };
 /*
  * A message that is no hello, from this routing id under this session's nonce. seq 0 = not durable.
  * A durable message below next_seq that is not acknowledged is taken again: the core is idempotent.
- * A gap in seq ends the session, because a later acknowledgement would cover what was lost.
+ * Gaps are the worker's own doing (it merges old receipts away): nothing is lost inside a session,
+ * because a new connection has a new routing id and so needs a new hello.
  */
 enum session_fate session_message(struct session *session, const uint8_t *peer, size_t peer_size,
                                   const uint8_t *nonce, size_t nonce_size, uint64_t seq,

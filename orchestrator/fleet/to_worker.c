@@ -251,8 +251,9 @@ static size_t condition_names(uint32_t conditions, char **out)
         uint32_t bit;
         const char *name;
     } names[] = {
-        {NODE_UNKNOWN, "unknown"},         {NODE_LOST, "lost"},     {NODE_QUARANTINED, "quarantined"},
-        {NODE_MAINTENANCE, "maintenance"}, {NODE_PAUSED, "paused"},
+        {NODE_UNKNOWN, "unknown"},         {NODE_LOST, "lost"},
+        {NODE_QUARANTINED, "quarantined"}, {NODE_MAINTENANCE, "maintenance"},
+        {NODE_PAUSED, "paused"},
     };
     size_t count = 0;
 
