@@ -1,9 +1,6 @@
 #include "orchestrator/fleet/fleet.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <inttypes.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +10,6 @@
 #include "common/io/log.h"
 #include "common/pure/mem.h"
 #include "orchestrator/fleet/fleet_private.h"
-#include "orchestrator/fleet/text.h"
 
 /* -- keys and watches: the world's nodes
  * ------------------------------------------------------------ */
@@ -144,59 +140,15 @@ struct engine_hooks fleet_hooks(struct fleet *fleet)
 /* -- where workers find us
  * -------------------------------------------------------------------------- */
 
-/* First address of an interface that is up and not loopback; false when there is none. */
-static bool own_address(char out[INET_ADDRSTRLEN])
+static int find_control(struct fleet *fleet, struct err *err)
 {
-    struct ifaddrs *list = NULL;
-    bool found = false;
+    struct fleet_endpoints *endpoints = &fleet->endpoints;
 
-    if (getifaddrs(&list) != 0)
-        return false;
-    for (struct ifaddrs *at = list; at && !found; at = at->ifa_next) {
-        struct sockaddr_in address;
-
-        if (at->ifa_addr == NULL || at->ifa_addr->sa_family != AF_INET || !(at->ifa_flags & IFF_UP)
-            || (at->ifa_flags & IFF_LOOPBACK))
-            continue;
-        memcpy(&address, at->ifa_addr, sizeof(address));
-        found = inet_ntop(AF_INET, &address.sin_addr, out, INET_ADDRSTRLEN) != NULL;
-    }
-    freeifaddrs(list);
-    return found;
-}
-
-static void find_control(struct fleet_endpoints *endpoints)
-{
-    const char *port = strrchr(endpoints->worker, ':');
-    char address[INET_ADDRSTRLEN];
-    bool wildcard = strncmp(endpoints->worker, "tcp://0.0.0.0:", 14) == 0
-                    || strncmp(endpoints->worker, "tcp://[::]:", 11) == 0;
-
-    if (!wildcard)
-        snprintf(endpoints->control[0], FLEET_ENDPOINT, "%s", endpoints->worker);
-    else
-        snprintf(endpoints->control[0], FLEET_ENDPOINT, "tcp://%s%s",
-                 own_address(address) ? address : "127.0.0.1", port ? port : "");
+    if (fleet->options.advertise && fleet->options.advertise[0])
+        return endpoint_list("advertise", fleet->options.advertise, endpoints->control,
+                             FLEET_MAX_CONTROL, &endpoints->control_count, err);
+    endpoint_public(endpoints->worker, endpoints->control[0]);
     endpoints->control_count = 1;
-}
-
-static int take_advertise(struct fleet_endpoints *endpoints, const char *list, struct err *err)
-{
-    while (*list) {
-        size_t length = strcspn(list, ",");
-        char *to = endpoints->control[endpoints->control_count];
-
-        if (endpoints->control_count == FLEET_MAX_CONTROL || length >= FLEET_ENDPOINT)
-            return err_set_at(err, ERR_CONFIG_INVALID, "advertise",
-                              "advertise: at most %d endpoints of at most %d bytes",
-                              FLEET_MAX_CONTROL, FLEET_ENDPOINT - 1);
-        snprintf(to, FLEET_ENDPOINT, "%.*s", (int)length, list);
-        if (!text_is_endpoint(to, FLEET_ENDPOINT))
-            return err_set_at(err, ERR_CONFIG_INVALID, "advertise",
-                              "advertise: %s is not tcp://HOST:PORT", to);
-        endpoints->control_count++;
-        list += length + (list[length] == ',');
-    }
     return 0;
 }
 
@@ -259,17 +211,13 @@ int fleet_open(struct fleet *fleet, struct engine *engine, struct err *err)
     int rc;
 
     fleet->engine = engine;
-    if (fleet->options.advertise && fleet->options.advertise[0]
-        && (rc = take_advertise(&fleet->endpoints, fleet->options.advertise, err)))
-        return rc;
     if (gateways_load(&fleet->gateways, fleet->options.gateways_path, &disk) != 0)
         log_warn("fleet", "gateways_unread", "detail=" LOG_Q, disk.text);
     world_each_node(engine_world(engine), load_node, fleet);
     zap_allow(fleet->options.zap, FLEET_GATEWAY_DOMAIN, fleet->options.gateway_key);
-    if ((rc = workers_open(fleet, err)) || (rc = commands_open(fleet, err)))
+    if ((rc = workers_open(fleet, err)) || (rc = commands_open(fleet, err))
+        || (rc = find_control(fleet, err)))
         return rc;
-    if (fleet->endpoints.control_count == 0)
-        find_control(&fleet->endpoints);
     liveness_tick(fleet->liveness, clock_mono_us(), NULL, NULL);
     arm_tick(fleet);
     return 0;

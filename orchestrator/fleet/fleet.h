@@ -13,9 +13,9 @@
 #include "common/io/jointoken.h"
 #include "common/io/keys.h"
 #include "common/io/loop.h"
+#include "orchestrator/fleet/endpoint.h"
 #include "orchestrator/store/engine.h"
 
-#define FLEET_ENDPOINT    128
 #define FLEET_MAX_CONTROL 8 /* advertised control endpoints */
 
 #define FLEET_WORKER_DOMAIN  "worker"
@@ -55,10 +55,10 @@ void fleet_make_token(struct fleet *fleet, enum role role, const char *secret,
 
 /* Ports resolved; empty before fleet_open. */
 struct fleet_endpoints {
-    char worker[FLEET_ENDPOINT];
-    char command[FLEET_ENDPOINT];
-    char hints[FLEET_ENDPOINT];
-    char control[FLEET_MAX_CONTROL][FLEET_ENDPOINT]; /* what a new worker dials */
+    char worker[ENDPOINT_TEXT];
+    char command[ENDPOINT_TEXT];
+    char hints[ENDPOINT_TEXT];
+    char control[FLEET_MAX_CONTROL][ENDPOINT_TEXT]; /* what a new worker dials */
     uint32_t control_count;
 };
 const struct fleet_endpoints *fleet_endpoints(const struct fleet *fleet);
