@@ -276,7 +276,10 @@ CREATE TABLE job (
     state_us usec,
     ended_us usec,
     exit_code integer NOT NULL,
-    why jsonb
+    why jsonb,
+    CONSTRAINT job_final_is_settled CHECK (
+        state NOT IN ('succeeded', 'failed', 'cancelled', 'expired', 'rejected')
+        OR (held = 0 AND ended_us IS NOT NULL))
 );
 CREATE INDEX job_by_project ON job (project, id);
 CREATE INDEX job_live ON job (id)

@@ -65,13 +65,21 @@ NAMES(actor_of, err_actor, err_actor_name, actor_parse, ERR_ACTOR_PLATFORM + 1)
 #define AT(member, field)   offsetof(struct row, member.field)
 #define SIZE(member, field) sizeof(((struct row *)0)->member.field)
 #define COL(member, field, type)                                                                   \
-    {#field, COLUMN_##type, false, AT(member, field), 0, SIZE(member, field), NULL}
+    {                                                                                              \
+#field, COLUMN_##type, false, AT(member, field), 0, SIZE(member, field), NULL              \
+    }
 #define KEY(member, field, type)                                                                   \
-    {#field, COLUMN_##type, true, AT(member, field), 0, SIZE(member, field), NULL}
+    {                                                                                              \
+#field, COLUMN_##type, true, AT(member, field), 0, SIZE(member, field), NULL               \
+    }
 #define ENU(member, field, names)                                                                  \
-    {#field, COLUMN_ENUM, false, AT(member, field), 0, SIZE(member, field), &names##_names}
+    {                                                                                              \
+#field, COLUMN_ENUM, false, AT(member, field), 0, SIZE(member, field), &names##_names      \
+    }
 #define ENUN(member, field, names)                                                                 \
-    {#field, COLUMN_ENUM_NULL, false, AT(member, field), 0, SIZE(member, field), &names##_names}
+    {                                                                                              \
+#field, COLUMN_ENUM_NULL, false, AT(member, field), 0, SIZE(member, field), &names##_names \
+    }
 
 static const struct column CONTROL[] = {
     COL(control, next_id, U64),
@@ -93,8 +101,9 @@ static const struct column PROVIDER[] = {
 };
 
 static const struct column USER[] = {
-    KEY(user, id, I64_NULL), COL(user, uid, UUID),           COL(user, name, TEXT),
-    ENU(user, role, role_of), COL(user, created_us, I64_NULL),
+    KEY(user, id, I64_NULL),         COL(user, uid, UUID),
+    COL(user, name, TEXT),           ENU(user, role, role_of),
+    COL(user, created_us, I64_NULL),
 };
 
 static const struct column TOKEN[] = {
@@ -114,26 +123,26 @@ static const struct column JOIN_TOKEN[] = {
 };
 
 static const struct column ACCOUNT[] = {
-    KEY(account, id, I64_NULL),       COL(account, uid, UUID),
-    COL(account, project, I64_NULL),  COL(account, provider, I64_NULL),
-    ENU(account, purpose, purpose),   COL(account, asset, TEXT),
+    KEY(account, id, I64_NULL),      COL(account, uid, UUID),
+    COL(account, project, I64_NULL), COL(account, provider, I64_NULL),
+    ENU(account, purpose, purpose),  COL(account, asset, TEXT),
     COL(account, balance, I64),
 };
 
 static const struct column NODE[] = {
-    KEY(node, id, I64_NULL),      COL(node, uid, UUID),
+    KEY(node, id, I64_NULL),       COL(node, uid, UUID),
     COL(node, provider, I64_NULL), COL(node, name, TEXT),
-    ENU(node, state, node),       COL(node, conditions, U32),
-    COL(node, reason, REASON),    COL(node, detail, TEXT),
-    COL(node, curve_key, BYTES),  COL(node, sign_key, BYTES),
-    COL(node, machine, BYTES),    COL(node, region, TEXT),
-    COL(node, country, TEXT),     COL(node, address, TEXT),
-    COL(node, port_low, U32),     COL(node, port_high, U32),
-    COL(node, probe_port, U32),   COL(node, cpu_milli, U32),
-    COL(node, memory_mib, U32),   COL(node, disk_mib, U32),
-    COL(node, runtime, TEXT),     COL(node, version, TEXT),
-    COL(node, price, I64),        COL(node, notice_s, U32),
-    COL(node, boot, U64),         COL(node, created_us, I64_NULL),
+    ENU(node, state, node),        COL(node, conditions, U32),
+    COL(node, reason, REASON),     COL(node, detail, TEXT),
+    COL(node, curve_key, BYTES),   COL(node, sign_key, BYTES),
+    COL(node, machine, BYTES),     COL(node, region, TEXT),
+    COL(node, country, TEXT),      COL(node, address, TEXT),
+    COL(node, port_low, U32),      COL(node, port_high, U32),
+    COL(node, probe_port, U32),    COL(node, cpu_milli, U32),
+    COL(node, memory_mib, U32),    COL(node, disk_mib, U32),
+    COL(node, runtime, TEXT),      COL(node, version, TEXT),
+    COL(node, price, I64),         COL(node, notice_s, U32),
+    COL(node, boot, U64),          COL(node, created_us, I64_NULL),
     COL(node, seen_us, I64_NULL),
 };
 
@@ -146,11 +155,11 @@ static const struct column NODE_EVENT[] = {
 };
 
 static const struct column DEVICE[] = {
-    KEY(device, id, I64_NULL),      COL(device, node, I64_NULL),    COL(device, ordinal, U32),
-    COL(device, uuid, TEXT),        ENU(device, class, class_of),   COL(device, vendor, TEXT),
-    COL(device, model, TEXT),       COL(device, nominal_mib, U32),  COL(device, measured_mib, U32),
-    ENU(device, tier, tier_of),     COL(device, offered, BOOL),     COL(device, matmul_gflops, U32),
-    COL(device, copy_mib_s, U32),   COL(device, driver, TEXT),
+    KEY(device, id, I64_NULL),    COL(device, node, I64_NULL),   COL(device, ordinal, U32),
+    COL(device, uuid, TEXT),      ENU(device, class, class_of),  COL(device, vendor, TEXT),
+    COL(device, model, TEXT),     COL(device, nominal_mib, U32), COL(device, measured_mib, U32),
+    ENU(device, tier, tier_of),   COL(device, offered, BOOL),    COL(device, matmul_gflops, U32),
+    COL(device, copy_mib_s, U32), COL(device, driver, TEXT),
 };
 
 static const struct column SLOT[] = {
@@ -159,38 +168,25 @@ static const struct column SLOT[] = {
 };
 
 static const struct column LINK[] = {
-    KEY(link, a, I64_NULL),     KEY(link, b, I64_NULL),         COL(link, rtt_p50_us, U32),
-    COL(link, rtt_p95_us, U32), COL(link, loss_ppm, U32),       COL(link, bandwidth_kbps, U32),
-    COL(link, reach_ab, BOOL),  COL(link, reach_ba, BOOL),      COL(link, measured_us, I64_NULL),
+    KEY(link, a, I64_NULL),     KEY(link, b, I64_NULL),    COL(link, rtt_p50_us, U32),
+    COL(link, rtt_p95_us, U32), COL(link, loss_ppm, U32),  COL(link, bandwidth_kbps, U32),
+    COL(link, reach_ab, BOOL),  COL(link, reach_ba, BOOL), COL(link, measured_us, I64_NULL),
 };
 
 static const struct column JOB[] = {
-    KEY(job, id, I64_NULL),
-    COL(job, uid, UUID),
-    COL(job, project, I64_NULL),
-    COL(job, token, I64_NULL),
-    COL(job, name, TEXT),
-    ENU(job, state, job),
-    COL(job, conditions, U32),
-    COL(job, reason, REASON),
-    ENU(job, class, fail),
-    COL(job, detail, TEXT),
-    COL(job, spec, TEXT_PTR),
-    COL(job, spec_sha256, BYTES),
-    COL(job, held, I64),
-    COL(job, charged, I64),
-    COL(job, hold, I64_NULL),
-    COL(job, epoch, U32),
-    COL(job, attempts, U32),
-    COL(job, attempt, I64_NULL),
-    COL(job, policy_version, U32),
-    COL(job, created_us, I64_NULL),
-    COL(job, queued_us, I64_NULL),
-    COL(job, not_before_us, I64_NULL),
-    COL(job, state_us, I64_NULL),
-    COL(job, ended_us, I64_NULL),
-    COL(job, exit_code, I32),
-    COL(job, why, WHY),
+    KEY(job, id, I64_NULL),        COL(job, uid, UUID),
+    COL(job, project, I64_NULL),   COL(job, token, I64_NULL),
+    COL(job, name, TEXT),          ENU(job, state, job),
+    COL(job, conditions, U32),     COL(job, reason, REASON),
+    ENU(job, class, fail),         COL(job, detail, TEXT),
+    COL(job, spec, TEXT_PTR),      COL(job, spec_sha256, BYTES),
+    COL(job, held, I64),           COL(job, charged, I64),
+    COL(job, hold, I64_NULL),      COL(job, epoch, U32),
+    COL(job, attempts, U32),       COL(job, attempt, I64_NULL),
+    COL(job, policy_version, U32), COL(job, created_us, I64_NULL),
+    COL(job, queued_us, I64_NULL), COL(job, not_before_us, I64_NULL),
+    COL(job, state_us, I64_NULL),  COL(job, ended_us, I64_NULL),
+    COL(job, exit_code, I32),      COL(job, why, WHY),
 };
 
 static const struct column ATTEMPT[] = {
@@ -205,9 +201,9 @@ static const struct column ATTEMPT[] = {
 };
 
 static const struct column RANK[] = {
-    KEY(rank, id, I64_NULL),   COL(rank, attempt, I64_NULL), COL(rank, rank, U32),
-    COL(rank, node, I64_NULL), ENU(rank, state, rank),       COL(rank, port, U32),
-    COL(rank, exit_code, I32), COL(rank, reason, REASON),    ENU(rank, class, fail),
+    KEY(rank, id, I64_NULL),   COL(rank, attempt, I64_NULL),  COL(rank, rank, U32),
+    COL(rank, node, I64_NULL), ENU(rank, state, rank),        COL(rank, port, U32),
+    COL(rank, exit_code, I32), COL(rank, reason, REASON),     ENU(rank, class, fail),
     COL(rank, detail, TEXT),   COL(rank, state_us, I64_NULL),
 };
 
@@ -272,14 +268,10 @@ static const struct column CONTENT[] = {
 };
 
 static const struct column JOB_OUTPUT[] = {
-    KEY(job_output, id, I64_NULL),
-    COL(job_output, job, I64_NULL),
-    COL(job_output, attempt, I64_NULL),
-    COL(job_output, rank, U32),
-    COL(job_output, path, TEXT),
-    COL(job_output, sha256, BYTES),
-    COL(job_output, size, U64),
-    COL(job_output, stored_us, I64_NULL),
+    KEY(job_output, id, I64_NULL),      COL(job_output, job, I64_NULL),
+    COL(job_output, attempt, I64_NULL), COL(job_output, rank, U32),
+    COL(job_output, path, TEXT),        COL(job_output, sha256, BYTES),
+    COL(job_output, size, U64),         COL(job_output, stored_us, I64_NULL),
 };
 
 static const struct column IDEM[] = {
@@ -287,8 +279,7 @@ static const struct column IDEM[] = {
     COL(idem, code, REASON),    COL(idem, object, UUID_NULL), COL(idem, at_us, I64_NULL),
 };
 
-#define TABLE(kind, columns)                                                                       \
-    [ROW_##kind] = {columns, sizeof(columns) / sizeof((columns)[0])}
+#define TABLE(kind, columns) [ROW_##kind] = {columns, sizeof(columns) / sizeof((columns)[0])}
 
 static const struct columns KINDS[ROW_KIND_COUNT] = {
     TABLE(CONTROL, CONTROL),
@@ -351,7 +342,8 @@ Oid column_oid(enum column_type type)
     BUG_ON(true);
 }
 
-/* -- encode ------------------------------------------------------------------------------------- */
+/* -- encode -------------------------------------------------------------------------------------
+ */
 
 static void put_bytes(struct column_params *params, uint32_t i, const void *bytes, size_t length)
 {
@@ -493,7 +485,8 @@ void column_params_fini(struct column_params *params)
     params->owned = NULL;
 }
 
-/* -- decode ------------------------------------------------------------------------------------- */
+/* -- decode -------------------------------------------------------------------------------------
+ */
 
 /* One value of a result. */
 struct cell {

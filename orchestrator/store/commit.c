@@ -25,7 +25,8 @@
 static void on_socket(evutil_socket_t fd, short what, void *arg);
 static void on_timer(evutil_socket_t fd, short what, void *arg);
 
-/* -- the end of a batch ------------------------------------------------------------------------- */
+/* -- the end of a batch -------------------------------------------------------------------------
+ */
 
 static void report(struct store *store, enum commit_outcome outcome, const struct err *err)
 {
@@ -48,7 +49,8 @@ static void report_done(struct store *store)
     report(store, COMMIT_DONE, NULL);
 }
 
-/* -- losing and finding the server -------------------------------------------------------------- */
+/* -- losing and finding the server --------------------------------------------------------------
+ */
 
 static void watch_end(struct store *store)
 {
@@ -62,8 +64,7 @@ static void watch_end(struct store *store)
 
 static void timer_start(struct store *store, uint32_t milliseconds)
 {
-    struct timeval after
-        = {.tv_sec = milliseconds / 1000, .tv_usec = (milliseconds % 1000) * 1000};
+    struct timeval after = {.tv_sec = milliseconds / 1000, .tv_usec = (milliseconds % 1000) * 1000};
 
     BUG_ON(event_add(store->timer, &after) != 0);
 }
@@ -103,7 +104,8 @@ static void flush(struct store *store)
         BUG_ON(event_add(store->writable, NULL) != 0);
 }
 
-/* -- sending ------------------------------------------------------------------------------------ */
+/* -- sending ------------------------------------------------------------------------------------
+ */
 
 static bool send_values(struct store *store, const char *name, int count,
                         const struct column_params *params)
@@ -242,7 +244,8 @@ static void send_rollback(struct store *store)
         lose(store, "rollback");
 }
 
-/* -- a new connection --------------------------------------------------------------------------- */
+/* -- a new connection ---------------------------------------------------------------------------
+ */
 
 static bool send_prepare(const char *name, const char *sql, int count, const Oid *types, void *arg)
 {
@@ -288,8 +291,7 @@ static void poll_connect(struct store *store)
     /* The socket may be another one after each step. */
     watch_end(store);
     short wanted = status == PGRES_POLLING_READING ? EV_READ : EV_WRITE;
-    store->readable
-        = event_new(store->base, PQsocket(store->connection), wanted, on_socket, store);
+    store->readable = event_new(store->base, PQsocket(store->connection), wanted, on_socket, store);
     if (store->readable == NULL || event_add(store->readable, NULL) != 0)
         lose(store, "connect");
 }
@@ -304,8 +306,8 @@ static void begin_connecting(struct store *store)
         return;
     }
     /* libpq wants a first wait for writing. */
-    store->readable
-        = event_new(store->base, PQsocket(store->connection), EV_WRITE, on_socket, store);
+    store->readable =
+        event_new(store->base, PQsocket(store->connection), EV_WRITE, on_socket, store);
     if (store->readable == NULL || event_add(store->readable, NULL) != 0)
         lose(store, "connect");
 }
@@ -328,8 +330,8 @@ static void resolve(struct store *store)
     store->back_off_ms = BACK_OFF_FIRST_MS;
     store->phase = STORE_IDLE;
     store->session = store->read_back_session;
-    log_info("store", "reconnected", "term=%u led=%d batch=%llu", store->term,
-             store->read_back_led, (unsigned long long)store->read_back_batch);
+    log_info("store", "reconnected", "term=%u led=%d batch=%llu", store->term, store->read_back_led,
+             (unsigned long long)store->read_back_batch);
     if (store->on_commit == NULL)
         return;
     struct err err;
@@ -342,14 +344,20 @@ static void resolve(struct store *store)
         report(store, store->outcome, &store->err);
     } else if (store->read_back_batch == store->next.batch) {
         report_done(store);
+    } else if (store->read_back_batch != store->at.batch) {
+        /* Not ours to repair: an operator restored another state under us. */
+        (void)err_set(&err, ERR_DATABASE, "the database is at batch %llu, not at %llu",
+                      (unsigned long long)store->read_back_batch,
+                      (unsigned long long)store->at.batch);
+        report(store, COMMIT_FAILED, &err);
     } else {
-        BUG_ON(store->read_back_batch != store->at.batch);
         (void)err_set(&err, ERR_DATABASE, "connection lost before the commit");
         report(store, COMMIT_LOST, &err);
     }
 }
 
-/* -- receiving ---------------------------------------------------------------------------------- */
+/* -- receiving ----------------------------------------------------------------------------------
+ */
 
 static void take_read_back(struct store *store, const PGresult *result)
 {
@@ -482,7 +490,8 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
     drain(store);
 }
 
-/* -- doors -------------------------------------------------------------------------------------- */
+/* -- doors --------------------------------------------------------------------------------------
+ */
 
 int store_commit_setup(struct store *store, struct err *err)
 {

@@ -149,12 +149,10 @@ static int site_find(struct site *site, const char *state, const char *run_as, s
 /* In the child, between fork and exec: async-signal-safe calls alone. */
 static _Noreturn void child_run(const struct site *site, char *const argv[], int output)
 {
-    static char *const environment[] = {
-        (char[]){"PATH=/usr/bin:/bin"},
-        (char[]){"LC_ALL=C"},
-        (char[]){"TZ=UTC"},
-        NULL,
-    };
+    char path[] = "PATH=/usr/bin:/bin";
+    char locale[] = "LC_ALL=C";
+    char zone[] = "TZ=UTC";
+    char *const environment[] = {path, locale, zone, NULL};
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     if (null >= 0)
@@ -274,7 +272,8 @@ static int login_password(const struct site *site, enum login login, char out[PA
         char *password = strrchr(text.data, ':');
         password = password != NULL ? password + 1 : text.data;
         password[strcspn(password, "\n")] = '\0';
-        if (strlen(password) == PASSWORD_TEXT - 1 && hex_parse(password, sizeof(secret), secret) == 0)
+        if (strlen(password) == PASSWORD_TEXT - 1
+            && hex_parse(password, sizeof(secret), secret) == 0)
             snprintf(out, PASSWORD_TEXT, "%s", password);
         else
             result = err_set(err, ERR_STATE_CORRUPT, "%s is no password file", path);
@@ -361,9 +360,18 @@ static int cluster_make(const struct site *site, struct err *err)
     if (result == 0 && site->change_user && chown(password_file, site->uid, site->gid) != 0)
         result = err_set(err, ERR_IO, "%s: %s", password_file, strerror(errno));
     const char *const arguments[] = {
-        "initdb",           "-D",          fresh,           "-U",
-        LOGIN_ROLE[LOGIN_ADMIN], "--pwfile", password_file, "--auth=scram-sha-256",
-        "--encoding=UTF8",  "--locale=C",  "--data-checksums", NULL,
+        "initdb",
+        "-D",
+        fresh,
+        "-U",
+        LOGIN_ROLE[LOGIN_ADMIN],
+        "--pwfile",
+        password_file,
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--data-checksums",
+        NULL,
     };
     if (result == 0)
         result = site_must(site, arguments, err);
@@ -380,14 +388,14 @@ static int cluster_make(const struct site *site, struct err *err)
 /* -- roles and database -------------------------------------------------------------------------
  */
 
-static const char SQL_ROLE[]
-    = "DO $$ BEGIN"
-      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = current_setting('sheaf.role')) THEN"
-      "  EXECUTE format('CREATE ROLE %I LOGIN', current_setting('sheaf.role'));"
-      " END IF;"
-      " EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L', current_setting('sheaf.role'),"
-      "  current_setting('sheaf.verifier'));"
-      " END $$";
+static const char SQL_ROLE[] =
+    "DO $$ BEGIN"
+    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = current_setting('sheaf.role')) THEN"
+    "  EXECUTE format('CREATE ROLE %I LOGIN', current_setting('sheaf.role'));"
+    " END IF;"
+    " EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L', current_setting('sheaf.role'),"
+    "  current_setting('sheaf.verifier'));"
+    " END $$";
 
 static bool exec_ok(PGconn *connection, const char *sql, int count, const char *const values[])
 {
@@ -402,13 +410,12 @@ static bool role_make(PGconn *connection, const char *role, const char *password
 {
     char *verifier = PQencryptPasswordConn(connection, password, role, "scram-sha-256");
     const char *values[] = {role, verifier};
-    bool good
-        = verifier != NULL
-          && exec_ok(connection,
-                     "SELECT set_config('sheaf.role', $1, false),"
-                     " set_config('sheaf.verifier', $2, false)",
-                     2, values)
-          && exec_ok(connection, SQL_ROLE, 0, NULL);
+    bool good = verifier != NULL
+                && exec_ok(connection,
+                           "SELECT set_config('sheaf.role', $1, false),"
+                           " set_config('sheaf.verifier', $2, false)",
+                           2, values)
+                && exec_ok(connection, SQL_ROLE, 0, NULL);
     PQfreemem(verifier);
     return good;
 }
@@ -490,9 +497,8 @@ static int server_start(const struct site *site, bool *ret_adopted, struct err *
     if (code == 0)
         return 0;
     snprintf(options, sizeof(options), "-c unix_socket_directories='%s'", site->run);
-    const char *const start[] = {"pg_ctl", "-D", site->data, "-l", log_file, "-w",
-                                 "-t",     "60", "-s",       "-o", options,  "start",
-                                 NULL};
+    const char *const start[] = {"pg_ctl", "-D", site->data, "-l",    log_file, "-w", "-t",
+                                 "60",     "-s", "-o",       options, "start",  NULL};
     return site_must(site, start, err);
 }
 
@@ -542,7 +548,7 @@ int embedded_stop(const char *state, const char *run_as, struct err *err)
     buf_fini(&output);
     if (code != 0)
         return code < 0 ? code : 0;
-    const char *const stop[] = {"pg_ctl", "-D", site.data, "-m", "fast", "-w",
+    const char *const stop[] = {"pg_ctl", "-D", site.data, "-m",   "fast", "-w",
                                 "-t",     "60", "-s",      "stop", NULL};
     return site_must(&site, stop, err);
 }

@@ -91,7 +91,8 @@ int store_each(PGconn *connection, enum row_kind kind, bool all, store_on_row_f 
     return failed;
 }
 
-/* -- policy ------------------------------------------------------------------------------------- */
+/* -- policy -------------------------------------------------------------------------------------
+ */
 
 static int policy_write_default(PGconn *connection, struct err *err)
 {
@@ -127,7 +128,8 @@ static int policy_read(PGconn *connection, struct policy *ret_policy, struct err
     else if (PQntuples(result) != 1)
         failed = err_set(err, ERR_STATE_CORRUPT, "no active policy");
     else
-        failed = json_read(PQgetvalue(result, 0, 0), (size_t)PQgetlength(result, 0, 0), &value, err);
+        failed =
+            json_read(PQgetvalue(result, 0, 0), (size_t)PQgetlength(result, 0, 0), &value, err);
     if (failed == 0)
         failed = policy_from_json(value, PQgetvalue(result, 0, 1), &policy, err);
     if (failed == 0)
@@ -137,7 +139,8 @@ static int policy_read(PGconn *connection, struct policy *ret_policy, struct err
     return failed;
 }
 
-/* -- doors -------------------------------------------------------------------------------------- */
+/* -- doors --------------------------------------------------------------------------------------
+ */
 
 struct load {
     struct world *world;
@@ -185,8 +188,8 @@ int store_load(struct store *store, struct world *world, struct policy *ret_poli
         return failed;
     failed = load_all(store, &load, &policy, err);
     struct err ignored;
-    int ended = store_run(store->reader, failed == 0 ? "COMMIT" : "ROLLBACK",
-                          failed == 0 ? err : &ignored);
+    int ended =
+        store_run(store->reader, failed == 0 ? "COMMIT" : "ROLLBACK", failed == 0 ? err : &ignored);
     if (failed == 0)
         failed = ended;
     if (failed != 0)
@@ -206,8 +209,8 @@ static int idem_read(PGconn *connection, const char *sql, uint64_t token, const 
     memcpy(row.idem.key, key, strnlen(key, sizeof(row.idem.key) - 1));
     columns_encode(&row, &params);
     static const Oid types[] = {20, 25};
-    PGresult *result = PQexecParams(connection, sql, 2, types, params.value, params.length,
-                                    params.format, 1);
+    PGresult *result =
+        PQexecParams(connection, sql, 2, types, params.value, params.length, params.format, 1);
     column_params_fini(&params);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
     bool found = failed == 0 && PQntuples(result) == 1;

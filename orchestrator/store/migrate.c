@@ -22,13 +22,13 @@ static const char SQL_TABLE[] = "CREATE TABLE IF NOT EXISTS schema_version ("
                                 " sha256 bytea NOT NULL,"
                                 " applied_us bigint NOT NULL)";
 static const char SQL_HAS_TABLE[] = "SELECT to_regclass('schema_version') IS NOT NULL";
-static const char SQL_APPLIED[]
-    = "SELECT version, name, encode(sha256, 'hex'), applied_us FROM schema_version ORDER BY 1";
-static const char SQL_RECORD[]
-    = "INSERT INTO schema_version (version, name, sha256, applied_us)"
-      " VALUES ($1::text::integer, $2, decode($3, 'hex'), $4::text::bigint)";
-static const char SQL_GRANT[]
-    = "GRANT SELECT ON schema_version TO sheaf_orchestrator, sheaf_gateway";
+static const char SQL_APPLIED[] =
+    "SELECT version, name, encode(sha256, 'hex'), applied_us FROM schema_version ORDER BY 1";
+static const char SQL_RECORD[] =
+    "INSERT INTO schema_version (version, name, sha256, applied_us)"
+    " VALUES ($1::text::integer, $2, decode($3, 'hex'), $4::text::bigint)";
+static const char SQL_GRANT[] =
+    "GRANT SELECT ON schema_version TO sheaf_orchestrator, sheaf_gateway";
 
 /* What the database says about one version. */
 struct applied {
@@ -191,7 +191,8 @@ int migrations_up(const struct embed_file *files, const char *conninfo, struct e
     PGconn *connection = PQconnectdb(conninfo);
 
     store_quiet(connection);
-    int failed = PQstatus(connection) == CONNECTION_OK ? 0 : store_connection_error(connection, err);
+    int failed =
+        PQstatus(connection) == CONNECTION_OK ? 0 : store_connection_error(connection, err);
     if (failed == 0)
         failed = apply_missing(connection, files, count, applied, err);
     PQfinish(connection);
@@ -214,8 +215,8 @@ int store_schema_check(PGconn *connection, struct err *err)
         failed = check_applied(sql_migrations, applied, count, err);
     for (uint32_t i = 0; failed == 0 && i < count; i++) {
         if (!applied[i].present)
-            failed = err_set(err, ERR_SCHEMA_VERSION, "migration %s is missing",
-                             sql_migrations[i].name);
+            failed =
+                err_set(err, ERR_SCHEMA_VERSION, "migration %s is missing", sql_migrations[i].name);
     }
     free(applied);
     return failed;
@@ -228,7 +229,8 @@ int store_migrate_status(const char *conninfo, struct buf *out, struct err *err)
     PGconn *connection = PQconnectdb(conninfo);
 
     store_quiet(connection);
-    int failed = PQstatus(connection) == CONNECTION_OK ? 0 : store_connection_error(connection, err);
+    int failed =
+        PQstatus(connection) == CONNECTION_OK ? 0 : store_connection_error(connection, err);
     if (failed == 0)
         failed = read_applied(connection, applied, count, err);
     for (uint32_t i = 0; failed == 0 && i < count; i++) {
@@ -238,8 +240,8 @@ int store_migrate_status(const char *conninfo, struct buf *out, struct err *err)
         file_checksum(&sql_migrations[i], checksum);
         if (applied[i].present) {
             clock_format(applied[i].applied_us, when);
-            verdict = strcmp(applied[i].sha256, checksum) == 0 ? "  checksum ok"
-                                                               : "  CHECKSUM DIFFERS";
+            verdict =
+                strcmp(applied[i].sha256, checksum) == 0 ? "  checksum ok" : "  CHECKSUM DIFFERS";
         }
         buf_printf(out, "%4u  %s  %s%s\n", i + 1, sql_migrations[i].name, when, verdict);
     }

@@ -10,8 +10,14 @@ struct field {
     bool wide; /* usec_t, else uint32_t */
 };
 
-#define WIDE(name)   {#name, offsetof(struct policy, name), true}
-#define NARROW(name) {#name, offsetof(struct policy, name), false}
+#define WIDE(name)                                                                                 \
+    {                                                                                              \
+#name, offsetof(struct policy, name), true                                                 \
+    }
+#define NARROW(name)                                                                               \
+    {                                                                                              \
+#name, offsetof(struct policy, name), false                                                \
+    }
 
 static const struct field FIELDS[] = {
     NARROW(fee_ppm),
@@ -95,7 +101,8 @@ int policy_from_json(const json_t *value, const char *version, struct policy *re
     int failed = 0;
     const char *name;
     json_t *member;
-    json_object_foreach (object, name, member) {
+    json_object_foreach(object, name, member)
+    {
         if (failed == 0)
             failed = field_set(&policy, name, member, err);
     }

@@ -56,22 +56,17 @@ static const struct statement FIXED[] = {
      {INT8}},
 };
 
-/* A start needs what lives, and enough of what ended to answer late messages about it. */
-#define LIVE_JOBS                                                                                  \
-    "(SELECT id FROM job WHERE state NOT IN"                                                       \
-    " ('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"                                 \
-    " UNION SELECT job FROM attempt WHERE state <> 'ended'"                                        \
-    " UNION (SELECT id FROM job ORDER BY id DESC LIMIT 1000))"
-#define LIVE_ATTEMPTS "(SELECT id FROM attempt WHERE job IN " LIVE_JOBS ")"
+/* A start needs what lives: the world keeps nothing else. */
+#define LIVE_JOBS     "state NOT IN ('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
+#define LIVE_ATTEMPTS "attempt IN (SELECT id FROM attempt WHERE state <> 'ended')"
 
 static const char *const LOAD_WHERE[ROW_KIND_COUNT] = {
-    [ROW_JOB] = " WHERE id IN " LIVE_JOBS,
-    [ROW_ATTEMPT] = " WHERE job IN " LIVE_JOBS,
-    [ROW_RANK] = " WHERE attempt IN " LIVE_ATTEMPTS,
-    [ROW_LEASE] = " WHERE attempt IN " LIVE_ATTEMPTS,
-    [ROW_LEASE_SLOT] = " WHERE live OR lease IN (SELECT id FROM lease WHERE attempt IN " LIVE_ATTEMPTS
-                       ")",
-    [ROW_JOB_OUTPUT] = " WHERE job IN " LIVE_JOBS,
+    [ROW_JOB] = " WHERE " LIVE_JOBS,
+    [ROW_ATTEMPT] = " WHERE state <> 'ended'",
+    [ROW_RANK] = " WHERE " LIVE_ATTEMPTS,
+    [ROW_LEASE] = " WHERE " LIVE_ATTEMPTS,
+    [ROW_LEASE_SLOT] = " WHERE live OR lease IN (SELECT id FROM lease WHERE " LIVE_ATTEMPTS ")",
+    [ROW_JOB_OUTPUT] = " WHERE " LIVE_ATTEMPTS,
 };
 
 char *statement_write_name(enum row_kind kind, char out[STATEMENT_TEXT])

@@ -22,19 +22,22 @@
  * without a word. They come last, so that they stand above the connection string's own.
  */
 static const char *const KEYWORDS[] = {
-    "dbname",          "fallback_application_name", "options", "connect_timeout", "keepalives_idle",
-    "keepalives_interval", "keepalives_count",      "tcp_user_timeout", "client_encoding", NULL,
+    "dbname",           "fallback_application_name",
+    "options",          "connect_timeout",
+    "keepalives_idle",  "keepalives_interval",
+    "keepalives_count", "tcp_user_timeout",
+    "client_encoding",  NULL,
 };
-static const char OPTIONS[]
-    = "-c statement_timeout=60000 -c lock_timeout=30000"
-      " -c idle_in_transaction_session_timeout=60000 -c tcp_user_timeout=15000"
-      " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
-      " -c search_path=public -c timezone=UTC -c default_transaction_isolation=read\\ committed";
+static const char OPTIONS[] =
+    "-c statement_timeout=60000 -c lock_timeout=30000"
+    " -c idle_in_transaction_session_timeout=60000 -c tcp_user_timeout=15000"
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
+    " -c search_path=public -c timezone=UTC -c default_transaction_isolation=read\\ committed";
 
 static void connection_values(const char *conninfo, const char *values[])
 {
-    const char *const fixed[]
-        = {conninfo, "sheaf-orchestrator", OPTIONS, "10", "5", "5", "2", "15000", "UTF8", NULL};
+    const char *const fixed[] = {
+        conninfo, "sheaf-orchestrator", OPTIONS, "10", "5", "5", "2", "15000", "UTF8", NULL};
 
     memcpy(values, fixed, sizeof(fixed));
 }
@@ -94,15 +97,16 @@ int store_reader_ready(struct store *store, struct err *err)
     return 0;
 }
 
-/* -- checks at the door ------------------------------------------------------------------------- */
+/* -- checks at the door -------------------------------------------------------------------------
+ */
 
 static int server_check(PGconn *connection, struct err *err)
 {
-    static const char SQL[]
-        = "SELECT current_setting('server_version_num')::integer >= 150000,"
-          " current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',"
-          " current_setting('synchronous_commit') <> 'off',"
-          " current_setting('server_encoding') = 'UTF8', NOT pg_is_in_recovery()";
+    static const char SQL[] =
+        "SELECT current_setting('server_version_num')::integer >= 150000,"
+        " current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',"
+        " current_setting('synchronous_commit') <> 'off',"
+        " current_setting('server_encoding') = 'UTF8', NOT pg_is_in_recovery()";
     static const char *const WHAT[] = {
         "PostgreSQL is older than 15",
         "fsync is off: commits would not be durable",
@@ -156,9 +160,8 @@ static int lead(struct store *store, struct err *err)
 
 static int chains_read(struct store *store, struct err *err)
 {
-    static const char SQL[]
-        = "SELECT DISTINCT ON (asset) asset, encode(hash, 'hex') FROM transfer"
-          " ORDER BY asset, id DESC";
+    static const char SQL[] = "SELECT DISTINCT ON (asset) asset, encode(hash, 'hex') FROM transfer"
+                              " ORDER BY asset, id DESC";
     PGresult *result = PQexec(store->connection, SQL);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
 
@@ -180,8 +183,9 @@ static int housekeeping(struct store *store, struct err *err)
     const char *values[] = {now};
 
     snprintf(now, sizeof(now), "%lld", (long long)clock_wall_us());
-    PGresult *result = PQexecParams(store->connection, "SELECT partitions_prepare($1::text::bigint)",
-                                    1, NULL, values, NULL, NULL, 0);
+    PGresult *result =
+        PQexecParams(store->connection, "SELECT partitions_prepare($1::text::bigint)", 1, NULL,
+                     values, NULL, NULL, 0);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
     PQclear(result);
     if (failed == 0)
@@ -207,7 +211,8 @@ static bool prepare_now(const char *name, const char *sql, int count, const Oid 
     return good;
 }
 
-/* -- doors -------------------------------------------------------------------------------------- */
+/* -- doors --------------------------------------------------------------------------------------
+ */
 
 static int open_checked(struct store *store, struct err *err)
 {

@@ -105,17 +105,17 @@ void batch_plan_fini(struct batch_plan *plan);
 /* -- statement.c ------------------------------------------------------------------------------ */
 
 /* Fixed statements of a batch. */
-#define STATEMENT_BEGIN         "begin"
-#define STATEMENT_COMMIT        "commit"
-#define STATEMENT_ROLLBACK      "rollback"
-#define STATEMENT_FENCE         "fence"
-#define STATEMENT_CONTROL       "control"
-#define STATEMENT_JOURNAL       "journal"
-#define STATEMENT_CHANGE_JOB    "change_job"
-#define STATEMENT_CHANGE_GANG   "change_gang"
-#define STATEMENT_CHANGE_NODE   "change_node"
+#define STATEMENT_BEGIN          "begin"
+#define STATEMENT_COMMIT         "commit"
+#define STATEMENT_ROLLBACK       "rollback"
+#define STATEMENT_FENCE          "fence"
+#define STATEMENT_CONTROL        "control"
+#define STATEMENT_JOURNAL        "journal"
+#define STATEMENT_CHANGE_JOB     "change_job"
+#define STATEMENT_CHANGE_GANG    "change_gang"
+#define STATEMENT_CHANGE_NODE    "change_node"
 #define STATEMENT_CHANGE_ACCOUNT "change_account"
-#define STATEMENT_READ_BACK     "read_back"
+#define STATEMENT_READ_BACK      "read_back"
 
 /* The upsert (or insert) of one kind. */
 void statement_write_sql(enum row_kind kind, struct buf *out);
