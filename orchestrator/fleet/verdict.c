@@ -32,6 +32,12 @@ static bool verdict_form(struct verdict *verdict)
                  SELFTEST_SAMPLES);
         return verdict_fail(verdict, text);
     }
+    if ((uint64_t)verdict->memory_mib * 100
+        < (uint64_t)verdict->claimed_mib * VERDICT_MIN_PERCENT) {
+        snprintf(text, sizeof(text), "%" PRIu32 " MiB filled of %" PRIu32 " MiB claimed",
+                 verdict->memory_mib, verdict->claimed_mib);
+        return verdict_fail(verdict, text);
+    }
     verdict->next = 1;
     return false;
 }

@@ -14,6 +14,8 @@
 
 /* 4 TiB on one device: far above any, far below overflow. */
 #define VERDICT_MAX_MIB (4u << 20)
+/* A worker fills 90 % of what it claims (drivers keep the rest), in whole buffers. */
+#define VERDICT_MIN_PERCENT 85u
 
 struct verdict {
     /* what was asked and answered */

@@ -679,7 +679,7 @@ static void test_small_orders(void **state)
  * ---------------------------------------------------------------------------------------- */
 
 static const char spec_text[] =
-    "{\"version\":1,\"name\":\"ddp\",\"resources\":{\"nodes\":2,\"gpu\":\"24GB:1\"},"
+    "{\"version\":1,\"name\":\"ddp\",\"nodes\":2,\"resources\":{\"gpu\":{\"memory\":\"24GB\"}},"
     "\"commands\":[\"python train.py\"]}";
 
 static Sheaf__Command command_of(void)
