@@ -31,7 +31,7 @@ CREATE DOMAIN role_name AS text
 CREATE DOMAIN actor_name AS text
     CHECK (VALUE IN ('none', 'tenant', 'provider', 'operator', 'platform'));
 CREATE DOMAIN fail_class AS text
-    CHECK (VALUE IN ('none', 'user', 'capacity', 'interruption', 'hardware', 'provider',
+    CHECK (VALUE IN ('none', 'user', 'no-capacity', 'interruption', 'hardware', 'provider',
                      'unreachable', 'platform'));
 CREATE DOMAIN job_state AS text
     CHECK (VALUE IN ('queued', 'preparing', 'starting', 'running', 'recovering', 'preempting',
@@ -374,9 +374,8 @@ CREATE TABLE job_event (
     PRIMARY KEY (id, at_us),
     -- The same pairs as the core's one table (tests/store compares them).
     CONSTRAINT job_event_legal_move CHECK (
-        (from_state IS NULL AND to_state IN ('queued', 'rejected'))
-        OR from_state = to_state
-        OR (from_state, to_state) IN (
+        CASE WHEN from_state IS NULL THEN to_state IN ('queued', 'rejected')
+        ELSE from_state = to_state OR (from_state, to_state) IN (
             ('queued', 'preparing'), ('queued', 'suspended'), ('queued', 'failed'),
             ('queued', 'cancelled'), ('queued', 'expired'),
             ('preparing', 'starting'), ('preparing', 'recovering'), ('preparing', 'preempting'),
@@ -390,8 +389,8 @@ CREATE TABLE job_event (
             ('preempting', 'stopping'),
             ('suspended', 'queued'), ('suspended', 'cancelled'), ('suspended', 'expired'),
             ('stopping', 'recovering'), ('stopping', 'succeeded'), ('stopping', 'failed'),
-            ('stopping', 'cancelled'), ('stopping', 'expired')
-        ))
+            ('stopping', 'cancelled'), ('stopping', 'expired'))
+        END)
 ) PARTITION BY RANGE (at_us);
 CREATE TABLE job_event_default PARTITION OF job_event DEFAULT;
 CREATE INDEX job_event_by_job ON job_event (job, id);

@@ -275,8 +275,8 @@ static const struct column JOB_OUTPUT[] = {
 };
 
 static const struct column IDEM[] = {
-    KEY(idem, token, I64_NULL), KEY(idem, key, TEXT),         COL(idem, body_hash, BYTES),
-    COL(idem, code, REASON),    COL(idem, object, UUID_NULL), COL(idem, at_us, I64_NULL),
+    KEY(idem, token, U64),   KEY(idem, key, TEXT),         COL(idem, body_hash, BYTES),
+    COL(idem, code, REASON), COL(idem, object, UUID_NULL), COL(idem, at_us, I64_NULL),
 };
 
 #define TABLE(kind, columns) [ROW_##kind] = {columns, sizeof(columns) / sizeof((columns)[0])}

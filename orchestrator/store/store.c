@@ -275,6 +275,11 @@ bool store_busy(const struct store *store)
     return store->on_commit != NULL;
 }
 
+uint64_t store_change_seq(const struct store *store)
+{
+    return store->at.change_seq;
+}
+
 usec_t store_last_commit_us(const struct store *store)
 {
     return store->last_commit_us;
