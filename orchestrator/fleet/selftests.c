@@ -86,7 +86,7 @@ int selftests_take(struct fleet *fleet, struct session *session, const struct wo
         return rc;
     seed = &session->seed[result->device];
     if (!seed->asked || seed->seed != result->seed)
-        return err_set(err, ERR_WIRE_STATE, "no self-test with this seed was ordered");
+        return err_set(err, ERR_WIRE_FENCE, "no self-test with this seed was ordered");
     if (fleet->verdict_count >= FLEET_MAX_VERDICTS)
         return err_set(err, ERR_TOO_MANY, "too many self-tests at once");
     seed->asked = false;

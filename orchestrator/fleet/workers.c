@@ -9,6 +9,7 @@
 #include "common/pure/mem.h"
 #include "orchestrator/fleet/fleet_private.h"
 #include "orchestrator/fleet/to_worker.h"
+#include "orchestrator/fleet/wire.h"
 
 /* One frame of an authenticated worker, decoded. */
 struct arrival {
@@ -340,12 +341,14 @@ static void take_message(const struct arrival *at)
 
 static void take_wrong(struct arrival *at, enum err_code code)
 {
+    /* The frame says no session; a peer only listens to answers of the one it has. */
+    ProtobufCBinaryData nonce = wire_bytes(at->session->nonce, SESSION_NONCE);
     bool dropped = session_wrong(at->session, clock_mono_us());
     struct err err = {0};
 
     at->fleet->counters.worker_wrong++;
     err_set(&err, code, dropped ? "too many of these: dropped for a minute" : "dropped");
-    answer_error(at->fleet, at->session, at->peer, at->peer_size, NULL, 0, dropped, &err);
+    answer_error(at->fleet, at->session, at->peer, at->peer_size, &nonce, 0, dropped, &err);
 }
 
 static void on_message(struct zsock *socket, const struct zmsg *message, void *arg)
