@@ -59,8 +59,7 @@ static bool is_set(const struct program *program, const char *key)
     return text && text[0];
 }
 
-/* -- files of the state folder
- * ------------------------------------------------------------------------ */
+/* -- files of the state folder --------------------------------------------------------------- */
 
 static int state_path(const struct program *program, const char *name, char out[FS_PATH],
                       struct err *err)
@@ -110,8 +109,7 @@ static int write_link(struct program *program, struct err *err)
     return link_file_write(path, &program->link, &facts, err);
 }
 
-/* -- database
- * ------------------------------------------------------------------------------------------ */
+/* -- database -------------------------------------------------------------------------------- */
 
 static int take_conninfo(const struct program *program, const char *key, char out[CONNINFO_TEXT],
                          struct err *err)
@@ -175,8 +173,7 @@ static int owner_conninfo(struct program *program, char out[CONNINFO_TEXT], stru
     return 0;
 }
 
-/* -- tokens of the set-up
- * ------------------------------------------------------------------------------- */
+/* -- tokens of the set-up -------------------------------------------------------------------- */
 
 static void say_ready(struct program *program)
 {
@@ -276,8 +273,7 @@ static int make_tokens(struct program *program, struct err *err)
     return 0;
 }
 
-/* -- serving
- * ---------------------------------------------------------------------------------------------- */
+/* -- serving --------------------------------------------------------------------------------- */
 
 static bool collect(struct metrics_facts *facts, void *arg)
 {

@@ -49,8 +49,7 @@ static void answer(struct fleet *fleet, const struct zmsg *message, uint64_t req
     buf_fini(&bytes);
 }
 
-/* -- in
- * -------------------------------------------------------------------------------------------- */
+/* -- in -------------------------------------------------------------------------------------- */
 
 static void take_hello(struct fleet *fleet, const Sheaf__GatewayHello *hello, struct err *err)
 {
@@ -115,8 +114,7 @@ static void on_message(struct zsock *socket, const struct zmsg *message, void *a
     frame_arena_fini(&arena);
 }
 
-/* -- out
- * ------------------------------------------------------------------------------------------- */
+/* -- out ------------------------------------------------------------------------------------- */
 
 static void reply_here(const struct waiting *waiting, const struct reply *reply)
 {
@@ -203,8 +201,7 @@ void commands_tick(struct fleet *fleet, int64_t now_us)
     }
 }
 
-/* -- life
- * -------------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------ */
 
 int commands_open(struct fleet *fleet, struct err *err)
 {

@@ -11,8 +11,7 @@
 #include "common/pure/mem.h"
 #include "orchestrator/fleet/fleet_private.h"
 
-/* -- keys and watches: the world's nodes
- * ------------------------------------------------------------ */
+/* -- keys and watches: the world's nodes ----------------------------------------------------- */
 
 static void allow_node(struct fleet *fleet, const struct node_row *node)
 {
@@ -57,8 +56,7 @@ static void on_keys(struct fleet *fleet, uint64_t id, const uint8_t key[KEY_SIZE
         drop_key(fleet, key);
 }
 
-/* -- what the engine tells
- * -------------------------------------------------------------------------- */
+/* -- what the engine tells ------------------------------------------------------------------- */
 
 static void on_effect(const struct effect *effect, uint64_t seq, void *arg)
 {
@@ -137,8 +135,7 @@ struct engine_hooks fleet_hooks(struct fleet *fleet)
     };
 }
 
-/* -- where workers find us
- * -------------------------------------------------------------------------- */
+/* -- where workers find us ------------------------------------------------------------------- */
 
 static int find_control(struct fleet *fleet, struct err *err)
 {
@@ -152,8 +149,7 @@ static int find_control(struct fleet *fleet, struct err *err)
     return 0;
 }
 
-/* -- clocks
- * ------------------------------------------------------------------------------------------ */
+/* -- clocks ---------------------------------------------------------------------------------- */
 
 static void arm_tick(struct fleet *fleet)
 {
@@ -178,8 +174,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     arm_tick(fleet);
 }
 
-/* -- life
- * -------------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------ */
 
 struct fleet *fleet_new(const struct fleet_options *options)
 {

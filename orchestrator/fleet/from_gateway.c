@@ -151,8 +151,7 @@ static int convert_cancel(struct conversion *at)
     return take_uuid(&at->command->cancel->job, "job", &at->event->cancel.job, at->err);
 }
 
-/* -- people and their tokens
- * ------------------------------------------------------------------------ */
+/* -- people and their tokens ----------------------------------------------------------------- */
 
 static int convert_named(struct conversion *at, const Sheaf__NewNamed *named)
 {
@@ -280,8 +279,7 @@ static int convert_deposit(struct conversion *at)
     return 0;
 }
 
-/* -- nodes and contents
- * ----------------------------------------------------------------------------- */
+/* -- nodes and contents ---------------------------------------------------------------------- */
 
 static int enrol_claim(const ProtobufCBinaryData *bytes, struct node_claim *out, struct err *err)
 {
@@ -377,8 +375,7 @@ static int convert_output(struct conversion *at)
     return 0;
 }
 
-/* -- the door
- * ---------------------------------------------------------------------------------------- */
+/* -- the door -------------------------------------------------------------------------------- */
 
 /* What kind of event, whether a retry must be recognisable, and how to fill it. */
 struct route {

@@ -170,7 +170,7 @@ int from_worker_claim(const Sheaf__Claim *wire, struct node_claim *ret_claim, st
     return 0;
 }
 
-/* -- hello ------------------------------------------------------------------------------------ */
+/* -- hello ----------------------------------------------------------------------------------- */
 
 static int held_task(const Sheaf__HeldTask *wire, struct held_task *out, struct err *err)
 {

@@ -58,9 +58,9 @@ struct event_box *from_worker_plain(enum event_kind kind, uint64_t node);
 void box_refresh(struct event_box *box);
 
 /* Bounds of numbers that a worker claims; each fits a 32-bit signed column. */
-#define CLAIM_MAX_CPU_MILLI  100000000u     /* 100 000 cores */
-#define CLAIM_MAX_MIB        (1u << 30)     /* a pebibyte of memory or disk */
-#define CLAIM_MAX_NOTICE_S   (30u * 86400u) /* a month */
+#define CLAIM_MAX_CPU_MILLI  100000000u /* 100 000 cores */
+#define CLAIM_MAX_MIB        (1u << 30) /* a pebibyte of memory or disk */
+#define CLAIM_MAX_NOTICE_S   2592000u   /* a month */
 #define WORKER_MAX_USED_MS   ((uint64_t)10 * 366 * 86400 * 1000)
 #define WORKER_MAX_EXIT_CODE 255
 

@@ -23,8 +23,7 @@ struct metrics {
     void *arg;
 };
 
-/* -- text
- * ------------------------------------------------------------------------------------------ */
+/* -- text ------------------------------------------------------------------------------------ */
 
 static void head(struct buf *out, const char *name, const char *type, const char *help)
 {
@@ -115,17 +114,20 @@ uint64_t metrics_resident_bytes(void)
 {
     FILE *file = fopen("/proc/self/statm", "re");
     uint64_t pages = 0;
+    char line[128] = "";
+    const char *at;
 
     if (file == NULL)
         return 0;
-    if (fscanf(file, "%*u %" SCNu64, &pages) != 1)
-        pages = 0;
+    /* "size resident …", in pages. */
+    at = fgets(line, sizeof(line), file) ? strchr(line, ' ') : NULL;
+    for (at = at ? at + 1 : line; *at >= '0' && *at <= '9'; at++)
+        pages = pages * 10 + (uint64_t)(*at - '0');
     fclose(file);
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* -- HTTP
- * ------------------------------------------------------------------------------------------ */
+/* -- HTTP ------------------------------------------------------------------------------------ */
 
 static void send_text(struct evhttp_request *request, int status, const char *type,
                       const struct buf *text)
@@ -187,7 +189,7 @@ static int split(const char *endpoint, char host[METRICS_HOST], uint16_t *ret_po
 
 static uint16_t bound_port(struct evhttp_bound_socket *socket)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof(address);
     uint16_t port = 0;
 

@@ -8,8 +8,7 @@
 #include "orchestrator/fleet/wire.h"
 #include "orchestrator/store/why_json.h"
 
-/* -- bodies
- * ---------------------------------------------------------------------------------------- */
+/* -- bodies ---------------------------------------------------------------------------------- */
 
 static json_t *body_plan(const struct reply *reply, const struct answer_facts *facts)
 {
@@ -108,8 +107,7 @@ void to_gateway_error(uint64_t gateway_request, const struct err *err, struct bu
     frame_encode(&wire.base, out);
 }
 
-/* -- hints
- * ----------------------------------------------------------------------------------------- */
+/* -- hints ----------------------------------------------------------------------------------- */
 
 /* Jobs that the rows of a batch name, and whether some job is named by its number alone. */
 struct touched {

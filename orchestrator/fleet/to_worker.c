@@ -35,7 +35,7 @@ static Sheaf__Envelope envelope_of(const struct session *session)
     return envelope;
 }
 
-/* -- orders ----------------------------------------------------------------------------------- */
+/* -- orders ---------------------------------------------------------------------------------- */
 
 /* Peers of an order with the memory they need. */
 struct peer_list {
@@ -58,8 +58,8 @@ static struct peer_list peer_list_make(const struct order_seal *seal, const stru
     struct peer_list list = {0};
 
     list.count = order->peer_count;
-    list.peers = mem_new(list.count, sizeof(*list.peers));
-    list.pointers = mem_new(list.count, sizeof(*list.pointers));
+    list.peers = mem_new(list.count, sizeof(Sheaf__Peer));
+    list.pointers = mem_new(list.count, sizeof(Sheaf__Peer *)); /* NOLINT: pointers are meant */
     list.keys = mem_new(list.count, sizeof(*list.keys));
     for (uint32_t i = 0; i < order->peer_count; i++) {
         const struct order_peer *from = &order->peers[i];
@@ -211,7 +211,7 @@ void to_worker_order(const struct order_seal *seal, const struct session *sessio
     peer_list_free(&parts.list);
 }
 
-/* -- the session ------------------------------------------------------------------------------ */
+/* -- the session ----------------------------------------------------------------------------- */
 
 void to_worker_welcome(const struct session *session, uint32_t term, uint32_t heartbeat_ms,
                        const struct gateways *gateways, const uint8_t sign_key[KEY_SIZE],
@@ -316,7 +316,7 @@ void to_worker_error(const uint8_t *nonce, size_t nonce_size, const struct err *
     Sheaf__ErrorReply error = SHEAF__ERROR_REPLY__INIT;
 
     envelope.protocol = SESSION_PROTOCOL;
-    if (nonce)
+    if (nonce_size)
         envelope.session = wire_bytes(nonce, nonce_size);
     error.code = wire_text(err_slug(err->code));
     error.detail = wire_text(err->text);

@@ -35,7 +35,7 @@ void to_worker_welcome(const struct session *session, uint32_t term, uint32_t he
 /* node must be known to the world. */
 void to_worker_status(const struct session *session, const struct world *world, struct buf *out);
 void to_worker_ack(const struct session *session, struct buf *out);
-/* nonce: of the message it answers; NULL = none. */
+/* nonce: of the session it belongs to; nonce_size 0 = none. */
 void to_worker_error(const uint8_t *nonce, size_t nonce_size, const struct err *err,
                      uint64_t ref_seq, bool close, struct buf *out);
 

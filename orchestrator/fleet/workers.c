@@ -21,8 +21,7 @@ struct arrival {
     struct worker_frame frame;
 };
 
-/* -- out
- * ------------------------------------------------------------------------------------------- */
+/* -- out ------------------------------------------------------------------------------------- */
 
 static bool session_send(struct fleet *fleet, const struct session *session,
                          const struct buf *bytes)
@@ -46,31 +45,32 @@ static struct session *session_open_of(struct fleet *fleet, uint64_t node)
     return session && session->open ? session : NULL;
 }
 
-static void answer_error(struct fleet *fleet, struct session *session, const uint8_t *peer,
-                         size_t peer_size, const ProtobufCBinaryData *nonce, uint64_t ref_seq,
-                         bool close, const struct err *err)
+/* nonce: of the session that the peer believes in. */
+static void answer_error(const struct arrival *at, const ProtobufCBinaryData *nonce,
+                         uint64_t ref_seq, bool close, const struct err *err)
 {
+    struct fleet *fleet = at->fleet;
     struct buf bytes;
 
     fleet->counters.worker_refused++;
-    if (peer_size == 0 || !session_may_answer(session, clock_mono_us()))
+    if (at->peer_size == 0 || !session_may_answer(at->session, clock_mono_us()))
         return;
-    log_warn("fleet", "refused", "node=%" PRIu64 " code=%s close=%d detail=" LOG_Q, session->node,
-             err_slug(err->code), close, err->text);
+    log_warn("fleet", "refused", "node=%" PRIu64 " code=%s close=%d detail=" LOG_Q,
+             at->session->node, err_slug(err->code), close, err->text);
     buf_init(&bytes, FRAME_MAX);
-    to_worker_error(nonce ? nonce->data : NULL, nonce ? nonce->len : 0, err, ref_seq, close,
+    /* A foreign size is not sent back: an error is small, whatever came. */
+    to_worker_error(nonce->data, nonce->len == SESSION_NONCE ? nonce->len : 0, err, ref_seq, close,
                     &bytes);
     /* A peer that is gone or does not read gets no error: nothing depends on it. */
-    if (zsock_send(fleet->workers, peer, peer_size, bytes.data, bytes.length) != 0)
-        log_debug("fleet", "unsent", "node=%" PRIu64 " error=%s", session->node,
+    if (zsock_send(fleet->workers, at->peer, at->peer_size, bytes.data, bytes.length) != 0)
+        log_debug("fleet", "unsent", "node=%" PRIu64 " error=%s", at->session->node,
                   err_slug(err->code));
     buf_fini(&bytes);
 }
 
 static void refuse(const struct arrival *at, bool close, const struct err *err)
 {
-    answer_error(at->fleet, at->session, at->peer, at->peer_size, &at->envelope->session,
-                 at->envelope->seq, close, err);
+    answer_error(at, &at->envelope->session, at->envelope->seq, close, err);
 }
 
 void workers_order(struct fleet *fleet, const struct order *order)
@@ -151,8 +151,7 @@ void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq)
         send_ack(fleet, session);
 }
 
-/* -- in
- * -------------------------------------------------------------------------------------------- */
+/* -- in -------------------------------------------------------------------------------------- */
 
 static void note_life(const struct arrival *at)
 {
@@ -348,7 +347,7 @@ static void take_wrong(struct arrival *at, enum err_code code)
 
     at->fleet->counters.worker_wrong++;
     err_set(&err, code, dropped ? "too many of these: dropped for a minute" : "dropped");
-    answer_error(at->fleet, at->session, at->peer, at->peer_size, &nonce, 0, dropped, &err);
+    answer_error(at, &nonce, 0, dropped, &err);
 }
 
 static void on_message(struct zsock *socket, const struct zmsg *message, void *arg)

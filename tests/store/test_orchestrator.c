@@ -67,8 +67,7 @@ struct scene {
 
 static struct scene scene;
 
-/* -- the program
- * ----------------------------------------------------------------------------------- */
+/* -- the program ----------------------------------------------------------------------------- */
 
 static void word_after(const char *line, const char *mark, char out[TEXT])
 {
@@ -172,8 +171,7 @@ static uint64_t metric(const char *name)
     return value;
 }
 
-/* -- the other side
- * ---------------------------------------------------------------------------------- */
+/* -- the other side -------------------------------------------------------------------------- */
 
 static void on_beat(evutil_socket_t fd, short what, void *arg)
 {
@@ -404,8 +402,7 @@ static void connect_all(uint32_t term)
     until_all_welcomed(term);
 }
 
-/* -- the tests, one story
- * ------------------------------------------------------------------------------ */
+/* -- the tests, one story -------------------------------------------------------------------- */
 
 static int scene_open(void **state)
 {

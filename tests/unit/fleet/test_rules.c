@@ -17,8 +17,7 @@
 
 #define SECOND ((int64_t)1000000)
 
-/* -- sessions
- * -------------------------------------------------------------------------------------- */
+/* -- sessions -------------------------------------------------------------------------------- */
 
 static const uint8_t key_a[32] = {0xa};
 static const uint8_t key_b[32] = {0xb};
@@ -241,8 +240,7 @@ static void test_error_answers_are_limited(void **state)
     sessions_free(talk.sessions);
 }
 
-/* -- liveness
- * -------------------------------------------------------------------------------------- */
+/* -- liveness -------------------------------------------------------------------------------- */
 
 static const struct liveness_options beats = {
     .silent_after_us = 15 * SECOND, .boot_grace_us = 30 * SECOND, .stall_us = 2 * SECOND};
@@ -361,8 +359,7 @@ static void test_a_clock_that_goes_back_counts_nothing(void **state)
     liveness_free(liveness);
 }
 
-/* -- links
- * ----------------------------------------------------------------------------------------- */
+/* -- links ----------------------------------------------------------------------------------- */
 
 static void test_links_tell_news_alone(void **state)
 {
@@ -422,8 +419,7 @@ static void test_links_are_per_direction_and_forgotten(void **state)
     links_free(links);
 }
 
-/* -- text and lists
- * -------------------------------------------------------------------------------- */
+/* -- text and lists -------------------------------------------------------------------------- */
 
 static void test_foreign_text_is_cleaned(void **state)
 {

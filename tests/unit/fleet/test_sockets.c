@@ -27,8 +27,7 @@
 #define MAILBOX  64
 #define TEST_MIB 64u
 
-/* -- an engine that keeps what is posted
- * ------------------------------------------------------------- */
+/* -- an engine that keeps what is posted ----------------------------------------------------- */
 
 struct engine {
     struct world *world;
@@ -53,8 +52,7 @@ const struct policy *engine_policy(const struct engine *engine)
     return &engine->policy;
 }
 
-/* -- the stage
- * ----------------------------------------------------------------------------------------- */
+/* -- the stage ------------------------------------------------------------------------------- */
 
 struct peer {
     struct zsock *socket;
@@ -127,7 +125,7 @@ static void stage_world(struct stage *stage)
     world_apply(stage->engine.world, &device);
 }
 
-static int stage_open(void **state)
+static int stage_open_beating(void **state, int64_t heartbeat_us)
 {
     struct stage *stage = mem_new(1, sizeof(*stage));
     struct timeval often = {0, 5000};
@@ -159,7 +157,7 @@ static int stage_open(void **state)
         .hint_bind = "tcp://127.0.0.1:0",
         .gateways_path = stage->gateways_path,
         .term = 3,
-        .heartbeat_us = 5000000,
+        .heartbeat_us = heartbeat_us,
     };
     memcpy(options.gateway_key, stage->gateway.public_key, KEY_SIZE);
     stage->fleet = fleet_new(&options);
@@ -168,6 +166,16 @@ static int stage_open(void **state)
         fail_msg("%s", err.text);
     *state = stage;
     return 0;
+}
+
+static int stage_open(void **state)
+{
+    return stage_open_beating(state, 5000000);
+}
+
+static int stage_open_fast(void **state)
+{
+    return stage_open_beating(state, 100000);
 }
 
 static int stage_close(void **state)
@@ -236,8 +244,7 @@ static const struct event *last_event(const struct stage *stage)
     return &stage->engine.box[stage->engine.count - 1]->event;
 }
 
-/* -- the other side
- * ------------------------------------------------------------------------------------ */
+/* -- the other side -------------------------------------------------------------------------- */
 
 static void on_peer_message(struct zsock *socket, const struct zmsg *message, void *arg)
 {
@@ -380,8 +387,7 @@ static void worker_join(struct stage *stage, struct peer *peer)
     assert_int_equal(worker_read(peer, 0)->body_case, SHEAF__ENVELOPE__BODY_WELCOME);
 }
 
-/* -- workers
- * ------------------------------------------------------------------------------------------- */
+/* -- workers --------------------------------------------------------------------------------- */
 
 static void test_unknown_key_is_refused_at_the_handshake(void **state)
 {
@@ -667,8 +673,24 @@ static void test_bye_closes_the_session(void **state)
     peer_close(&peer);
 }
 
-/* -- gateways
- * ------------------------------------------------------------------------------------------ */
+static void test_three_missed_beats_are_silence_and_any_message_is_a_return(void **state)
+{
+    struct stage *stage = *state;
+    struct peer peer;
+
+    worker_join(stage, &peer);
+    until(stage, &peer, posted, 2);
+    assert_int_equal(last_event(stage)->kind, EV_NODE_SILENT);
+    assert_int_equal(last_event(stage)->node.node, NODE);
+    assert_int_equal(fleet_counters(stage->fleet).silent, 1);
+    worker_beat(&peer);
+    until(stage, &peer, posted, 3);
+    assert_int_equal(last_event(stage)->kind, EV_NODE_BACK);
+    assert_int_equal(fleet_counters(stage->fleet).silent, 0);
+    peer_close(&peer);
+}
+
+/* -- gateways -------------------------------------------------------------------------------- */
 
 static Sheaf__Command command_of(uint64_t request)
 {
@@ -832,6 +854,9 @@ int main(void)
         STAGED(test_a_self_test_counts_for_its_seed_once),
         STAGED(test_link_reports_become_events_only_when_news),
         STAGED(test_bye_closes_the_session),
+        cmocka_unit_test_setup_teardown(
+            test_three_missed_beats_are_silence_and_any_message_is_a_return, stage_open_fast,
+            stage_close),
         STAGED(test_gateway_announces_itself_to_all_workers),
         STAGED(test_commands_are_answered_after_their_commit),
         STAGED(test_hints_are_published_after_commits),

@@ -32,8 +32,7 @@ static struct worker_frame frame_of(const uint8_t *sign_key)
                                  .size = sizeof(frame_bytes)};
 }
 
-/* -- claims
- * ---------------------------------------------------------------------------------------- */
+/* -- claims ---------------------------------------------------------------------------------- */
 
 struct claim_parts {
     Sheaf__Claim claim;
@@ -188,8 +187,7 @@ static void test_claim_with_any_fault_is_refused(void **state)
     }
 }
 
-/* -- events of workers
- * ------------------------------------------------------------------------------- */
+/* -- events of workers ----------------------------------------------------------------------- */
 
 static void test_hello_carries_claim_and_held_tasks(void **state)
 {
@@ -472,8 +470,7 @@ static void test_link_samples_are_bounded(void **state)
     }
 }
 
-/* -- orders
- * ------------------------------------------------------------------------------------------ */
+/* -- orders ---------------------------------------------------------------------------------- */
 
 struct order_read {
     struct frame_arena arena;
@@ -675,8 +672,7 @@ static void test_small_orders(void **state)
     frame_arena_fini(&read.arena);
 }
 
-/* -- commands
- * ---------------------------------------------------------------------------------------- */
+/* -- commands -------------------------------------------------------------------------------- */
 
 static const char spec_text[] =
     "{\"version\":1,\"name\":\"ddp\",\"nodes\":2,\"resources\":{\"gpu\":{\"memory\":\"24GB\"}},"
@@ -977,8 +973,7 @@ static void test_gateway_hello_is_bounded(void **state)
     assert_int_equal(from_gateway_hello(&hello, &gateway, &err), -ERR_OUT_OF_RANGE);
 }
 
-/* -- replies and hints
- * ------------------------------------------------------------------------------- */
+/* -- replies and hints ----------------------------------------------------------------------- */
 
 static const uint8_t server_key[32] = {0x0a}, sign_key[32] = {0x0b};
 static const char *const control[] = {"tcp://10.0.0.1:7601"};
