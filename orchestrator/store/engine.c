@@ -43,7 +43,7 @@ struct turn {
     struct journal_entry *journal;
     uint32_t journal_count;
     uint32_t journal_capacity;
-    bool scheduled; /* a queue pass wrote rows into it */
+    bool alone;     /* one event or one queue pass, decided on a world just reloaded */
 };
 
 struct engine {
@@ -152,7 +152,7 @@ static void turn_clear(struct turn *turn)
     world_out_clear(&turn->out);
     list_free(&turn->boxes);
     turn->journal_count = 0;
-    turn->scheduled = false;
+    turn->alone = false;
 }
 
 static void turn_fini(struct turn *turn)
@@ -331,7 +331,6 @@ static void schedule(struct engine *engine)
     check_world(engine);
     if (turn->out.row_count == rows)
         return;
-    turn->scheduled = true;
     turn_journal(engine, turn, EV_KIND_COUNT, NULL);
 }
 
@@ -366,6 +365,7 @@ static void decide_alone(struct engine *engine)
 {
     while (engine->alone > 0 && engine->flying == NULL && engine->queue.head != NULL) {
         engine->alone--;
+        engine->filling->alone = true;
         decide(engine, list_take(&engine->queue));
         submit(engine);
     }
@@ -377,8 +377,10 @@ static void schedule_alone(struct engine *engine)
     if (engine->flying != NULL || !turn_is_empty(engine->filling))
         return;
     engine->careful = false;
-    if (engine->schedule_wanted)
-        schedule(engine);
+    if (!engine->schedule_wanted)
+        return;
+    engine->filling->alone = true;
+    schedule(engine);
     submit(engine);
 }
 
@@ -495,14 +497,14 @@ static int reload(struct engine *engine, struct err *err)
     return 0;
 }
 
-/* EV_TICK and EV_BOOT come anew after a reload. */
-static void drop_clock_events(struct box_list *list)
+/* It comes anew with the reload. */
+static void drop_boot(struct box_list *list)
 {
     struct box_list kept = {0};
     struct event_box *box;
 
     while ((box = list_take(list)) != NULL) {
-        if (box->event.kind == EV_TICK || box->event.kind == EV_BOOT)
+        if (box->event.kind == EV_BOOT)
             event_box_free(box);
         else
             list_append(&kept, box);
@@ -523,7 +525,7 @@ static void take_back(struct engine *engine)
         list_prepend(&back, &flying->boxes);
         turn_clear(flying);
     }
-    drop_clock_events(&back);
+    drop_boot(&back);
     engine->alone += back.count;
     list_prepend(&engine->queue, &back);
 }
@@ -538,8 +540,7 @@ static void reload_or_pause(struct engine *engine)
         start_pause(engine);
         return;
     }
-    if (engine->alone > 0)
-        engine->alone++; /* EV_BOOT, too, is decided alone */
+    engine->alone++; /* EV_BOOT, too */
     engine->paused = false;
     if (engine->hooks.on_reload != NULL)
         engine->hooks.on_reload(engine->world, engine->hooks.arg);
@@ -551,12 +552,6 @@ static void on_pause(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     reload_or_pause(arg);
-}
-
-/* One event or one queue pass, and nothing else that could be to blame. */
-static bool is_single(const struct turn *turn)
-{
-    return turn->boxes.count + (turn->scheduled ? 1 : 0) <= 1;
 }
 
 /* Sets aside what the database refuses. False: it will come again at once, so wait a while. */
@@ -586,7 +581,7 @@ static void diverged(struct engine *engine, const struct err *cause)
 
     log_error("engine", "diverged", "events=%u error=" LOG_Q, engine->flying->boxes.count,
               cause->text);
-    if (is_single(engine->flying))
+    if (engine->flying->alone)
         at_once = quarantine(engine, cause);
     take_back(engine);
     engine->careful = true;
@@ -642,8 +637,10 @@ static void submit(struct engine *engine)
     struct turn *turn = engine->filling;
 
     BUG_ON(engine->flying != NULL);
-    if (turn_is_empty(turn))
+    if (turn_is_empty(turn)) {
+        turn->alone = false;
         return;
+    }
     engine->filling = turn == &engine->turn[0] ? &engine->turn[1] : &engine->turn[0];
     if (turn->out.row_count == 0) {
         act(engine, turn, store_change_seq(engine->store));

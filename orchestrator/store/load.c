@@ -180,13 +180,17 @@ int store_load(struct store *store, struct world *world, struct policy *ret_poli
 {
     struct load load = {.world = world};
     struct policy policy;
+    struct chain chain;
 
+    BUG_ON(store_busy(store));
     int failed = store_reader_ready(store, err);
     if (failed == 0)
         failed = store_run(store->reader, "BEGIN ISOLATION LEVEL REPEATABLE READ", err);
     if (failed != 0)
         return failed;
     failed = load_all(store, &load, &policy, err);
+    if (failed == 0)
+        failed = store_chains_read(store->reader, &chain, err);
     struct err ignored;
     int ended =
         store_run(store->reader, failed == 0 ? "COMMIT" : "ROLLBACK", failed == 0 ? err : &ignored);
@@ -194,6 +198,7 @@ int store_load(struct store *store, struct world *world, struct policy *ret_poli
         failed = ended;
     if (failed != 0)
         return failed;
+    store->at.chain = chain;
     *ret_policy = policy;
     *ret_now = load.now_us;
     return 0;

@@ -158,20 +158,23 @@ static int lead(struct store *store, struct err *err)
     return failed;
 }
 
-static int chains_read(struct store *store, struct err *err)
+int store_chains_read(PGconn *connection, struct chain *ret_chain, struct err *err)
 {
     static const char SQL[] = "SELECT DISTINCT ON (asset) asset, encode(hash, 'hex') FROM transfer"
                               " ORDER BY asset, id DESC";
-    PGresult *result = PQexec(store->connection, SQL);
+    struct chain chain = {0};
+    PGresult *result = PQexec(connection, SQL);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
 
     if (failed == 0 && PQntuples(result) > CHAIN_MAX_ASSETS)
         failed = err_set(err, ERR_TOO_MANY, "more than %u assets", CHAIN_MAX_ASSETS);
     for (int i = 0; failed == 0 && i < PQntuples(result); i++) {
-        struct chain_head *head = chain_head(&store->at.chain, PQgetvalue(result, i, 0));
+        struct chain_head *head = chain_head(&chain, PQgetvalue(result, i, 0));
         if (hex_parse(PQgetvalue(result, i, 1), SHA256_SIZE, head->hash) != 0)
             failed = err_set(err, ERR_STATE_CORRUPT, "hash of the last transfer");
     }
+    if (failed == 0)
+        *ret_chain = chain;
     PQclear(result);
     return failed;
 }
@@ -232,7 +235,7 @@ static int open_checked(struct store *store, struct err *err)
     if (failed == 0)
         failed = lead(store, err);
     if (failed == 0)
-        failed = chains_read(store, err);
+        failed = store_chains_read(store->connection, &store->at.chain, err);
     return failed;
 }
 

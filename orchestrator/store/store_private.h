@@ -157,6 +157,8 @@ PGconn *store_connect_start(const char *conninfo);
 void store_quiet(PGconn *connection);
 /* One statement without results, blocking. */
 int store_run(PGconn *connection, const char *sql, struct err *err) SHEAF_MUST_USE;
+/* The last hash of each asset. */
+int store_chains_read(PGconn *connection, struct chain *ret_chain, struct err *err) SHEAF_MUST_USE;
 /* Connects the reader anew if it is dead. */
 int store_reader_ready(struct store *store, struct err *err) SHEAF_MUST_USE;
 

@@ -62,19 +62,30 @@ static void rename_database(const char *conninfo, const char *name, char out[CON
              at + strlen("dbname=sheaf "));
 }
 
+static PGconn *admin_connect(const char *database)
+{
+    char conninfo[CONNINFO_TEXT];
+
+    snprintf(conninfo, sizeof(conninfo),
+             "host='%s/database/run' dbname=%s user=sheaf_admin"
+             " passfile='%s/database/sheaf_admin.pass'",
+             db_folder, database, db_folder);
+    return db_connect(conninfo);
+}
+
+PGconn *db_admin(const struct db *db)
+{
+    return admin_connect(db->name);
+}
+
 struct db db_fresh(bool migrated)
 {
     static unsigned number;
     struct db db;
-    char admin[CONNINFO_TEXT];
     char sql[128];
 
     snprintf(db.name, sizeof(db.name), "t%u", ++number);
-    snprintf(admin, sizeof(admin),
-             "host='%s/database/run' dbname=postgres user=sheaf_admin"
-             " passfile='%s/database/sheaf_admin.pass'",
-             db_folder, db_folder);
-    PGconn *connection = db_connect(admin);
+    PGconn *connection = admin_connect("postgres");
     snprintf(sql, sizeof(sql), "CREATE DATABASE %s OWNER sheaf_owner TEMPLATE %s", db.name,
              migrated ? "sheaf" : "template0");
     db_run(connection, sql);

@@ -26,6 +26,9 @@ struct db {
 /* A copy of the migrated database; migrated = false: an empty one of the owner's. */
 struct db db_fresh(bool migrated);
 
+/* A superuser's connection to it. */
+PGconn *db_admin(const struct db *db);
+
 /* Connected or the test fails. */
 PGconn *db_connect(const char *conninfo);
 /* One statement that must succeed; the caller clears the result. */

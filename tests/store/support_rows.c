@@ -299,8 +299,8 @@ static void add_job(struct fixture *fixture)
                                     .notice_s = 60,
                                     .granted_us = FIXTURE_NOW,
                                     .meter_from_us = FIXTURE_NOW + 2,
-                                    .receipt_ms = 60001,
-                                    .billed_ms = 60000,
+                                    .receipt_ms = 12000001,
+                                    .billed_ms = 12000000,
                                     .earned = 1800000,
                                     .fee = 200000};
     row = add(fixture, ROW_LEASE_SLOT);

@@ -340,23 +340,12 @@ static void a_deposed_leader_learns_it_when_it_is_back(void **state)
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"    \
     " AND usename = 'sheaf_orchestrator' AND query LIKE '%fence%'"
 
-static PGconn *superuser(const struct place *place)
-{
-    char conninfo[CONNINFO_TEXT];
-
-    snprintf(conninfo, sizeof(conninfo),
-             "host='%s/database/run' dbname=%s user=sheaf_admin"
-             " passfile='%s/database/sheaf_admin.pass'",
-             db_folder, place->db.name, db_folder);
-    return db_connect(conninfo);
-}
-
 static void killed_before_the_commit_nothing_is_in(void **state)
 {
     (void)state;
     struct place place;
     place_open(&place);
-    PGconn *admin = superuser(&place);
+    PGconn *admin = db_admin(&place.db);
     const struct row row = project_row(1, "one");
     const struct batch batch = {.rows = &row, .row_count = 1};
     db_run(place.owner, "BEGIN");
@@ -385,7 +374,7 @@ static void killed_after_the_commit_it_is_in(void **state)
     char bytes[65536];
     place_open(&place);
     fixture_init(&fixture);
-    PGconn *admin = superuser(&place);
+    PGconn *admin = db_admin(&place.db);
     const struct batch batch = {.rows = fixture.row, .row_count = fixture.count};
     bench_send(&place.bench, &batch);
     /* the loop does not run: the answers pile up in the socket, and are thrown away here */
@@ -418,7 +407,7 @@ static void a_commit_that_lands_late_is_known(void **state)
     (void)state;
     struct place place;
     place_open(&place);
-    PGconn *admin = superuser(&place);
+    PGconn *admin = db_admin(&place.db);
     const struct row row = project_row(1, "one");
     const struct batch batch = {.rows = &row, .row_count = 1};
     db_run(place.owner, "BEGIN");
