@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -249,6 +250,17 @@ int content_put_part(struct content *content, const struct content_key *key, uin
         rc = io_error(err, "write", "upload");
     parts_close(fds);
     return rc;
+}
+
+bool content_upload_size(const struct content *content, struct content_key *key)
+{
+    char path[FS_PATH];
+    struct stat st;
+
+    if (upload_path(content, key, true, path) != 0 || stat(path, &st) != 0)
+        return false;
+    key->size = (uint64_t)st.st_size;
+    return true;
 }
 
 /* -- in order ------------------------------------------------------------------------------- */

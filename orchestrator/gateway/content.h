@@ -59,6 +59,9 @@ int content_begin(struct content *content, const struct content_key *key, uint8_
 int content_put_part(struct content *content, const struct content_key *key, uint32_t part,
                      const void *bytes, size_t size, struct err *err) SHEAF_MUST_USE;
 
+/* Size that an upload in parts was begun with; false when there is none. */
+bool content_upload_size(const struct content *content, struct content_key *key);
+
 /* -- in order (bulk channel) ---------------------------------------------------------------- */
 /* Begins or resumes; *ret_offset says how far it came. */
 int content_stream(struct content *content, const struct content_key *key, uint64_t *ret_offset,

@@ -471,7 +471,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void request_again(struct db *db, struct request *request)
 {
     if (request->retried) {
-        (void)err_set(&request->err, ERR_DATABASE, "the connection to the database was lost");
+        (void)err_set(&request->err, ERR_UNAVAILABLE, "the connection to the database was lost");
         request_end(db, request);
         return;
     }
