@@ -103,6 +103,8 @@ typedef void (*store_on_commit_f)(enum commit_outcome outcome, uint64_t seq, con
 void store_commit(struct store *store, const struct batch *batch, store_on_commit_f on_commit,
                   void *arg);
 bool store_busy(const struct store *store);
+/* Position of the newest commit that is known: what a reply without a change names. */
+uint64_t store_change_seq(const struct store *store);
 /* The transaction latency of the last commit. */
 usec_t store_last_commit_us(const struct store *store);
 

@@ -13,5 +13,7 @@
  * [{"a","b","rtt_us"}]} Prices are decimal strings per hour. Caller owns the reference.
  */
 json_t *why_to_json(const struct why *why);
+/* What why_to_json wrote; lists are cut to their arrays, a missing member is 0. */
+void why_from_json(const json_t *object, struct why *ret_why);
 
 #endif
