@@ -105,7 +105,7 @@ bool sse_log_epoch(const char *id, uint64_t *ret_epoch)
     uint32_t stream;
     uint64_t seq;
 
-    if (strlen(id) > 4096
+    if (strlen(id) > 4096 || strspn(id, "0123456789.,") != strlen(id)
         || sscanf(id, "%10" SCNu64 ".%10" SCNu32 ".%1" SCNu32 ".%18" SCNu64, &epoch, &rank, &stream,
                   &seq)
                != 4)
