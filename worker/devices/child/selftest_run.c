@@ -347,18 +347,16 @@ struct product {
     cl_mem a;
     cl_mem b;
     cl_mem c; /* MATMUL_BATCH slices */
-    cl_kernel entries;
     cl_kernel multiply;
 };
 
 static bool time_product(struct run *run, const struct product *product, uint32_t n)
 {
-    const size_t cells = (size_t)2 * n * n;
     const size_t volume[] = {n, n, MATMUL_BATCH};
     int64_t began = 0;
     int64_t spent = 0;
     uint64_t runs = 0;
-    cl_int rc = run_kernel(run, product->entries, 1, &cells);
+    cl_int rc = CL_SUCCESS;
 
     for (; rc == CL_SUCCESS && runs < MATMUL_MAX_RUNS && spent < MATMUL_MIN_US; runs++) {
         rc = run_kernel(run, product->multiply, 3, volume);
@@ -396,35 +394,40 @@ static bool sum_product(struct run *run, const struct product *product, uint32_t
     return rc == CL_SUCCESS || fail(run, "matmul: reading back: %s", opencl_error(rc));
 }
 
+/* A factor, made here: its entries have one definition. A failure is left in *ret_rc. */
+static cl_mem make_factor(struct run *run, uint32_t which, cl_int *ret_rc)
+{
+    const uint32_t n = SELFTEST_MATMUL_N;
+    cl_int *cells = mem_new((size_t)n * n, sizeof(*cells));
+    cl_mem memory;
+
+    for (uint32_t i = 0; i < n * n; i++)
+        cells[i] = selftest_entry(run->seed, which, i / n, i % n);
+    memory = clCreateBuffer(run->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
+                            (size_t)n * n * sizeof(*cells), cells, ret_rc);
+    free(cells);
+    return memory;
+}
+
 static bool multiply(struct run *run)
 {
     const cl_uint n = SELFTEST_MATMUL_N;
-    const size_t bytes = (size_t)n * n * sizeof(cl_int);
-    cl_ulong seed = run->seed;
+    const size_t bytes = (size_t)n * n * sizeof(cl_int) * MATMUL_BATCH;
     struct product product = {0};
     cl_int rc[3];
-    bool good;
 
-    product.a = clCreateBuffer(run->context, CL_MEM_READ_WRITE, bytes, NULL, &rc[0]);
-    product.b = clCreateBuffer(run->context, CL_MEM_READ_WRITE, bytes, NULL, &rc[1]);
-    product.c = clCreateBuffer(run->context, CL_MEM_READ_WRITE, bytes * MATMUL_BATCH, NULL, &rc[2]);
-    product.entries = make_kernel(run, "entries");
+    product.a = make_factor(run, 0, &rc[0]);
+    product.b = make_factor(run, 1, &rc[1]);
+    product.c = clCreateBuffer(run->context, CL_MEM_WRITE_ONLY, bytes, NULL, &rc[2]);
     product.multiply = make_kernel(run, "multiply");
-    good = rc[0] == CL_SUCCESS && rc[1] == CL_SUCCESS && rc[2] == CL_SUCCESS
-           && product.entries != NULL && product.multiply != NULL;
-    if (!good)
-        (void)fail(run, "matmul: no room for the matrices");
-    if (good) {
-        const size_t sizes[] = {sizeof(cl_mem), sizeof(cl_mem), sizeof(seed), sizeof(n)};
-        const void *const first[] = {&product.a, &product.b, &seed, &n};
-        good = set_args(run, product.entries, sizes, first, 4);
-    }
-    if (good) {
-        const size_t sizes[] = {sizeof(cl_mem), sizeof(cl_mem), sizeof(cl_mem), sizeof(n)};
-        const void *const second[] = {&product.a, &product.b, &product.c, &n};
-        good = set_args(run, product.multiply, sizes, second, 4);
-    }
-    return good && time_product(run, &product, n) && sum_product(run, &product, n);
+    if (rc[0] != CL_SUCCESS || rc[1] != CL_SUCCESS || rc[2] != CL_SUCCESS)
+        return fail(run, "matmul: no room for the matrices");
+    if (product.multiply == NULL)
+        return false;
+    const size_t sizes[] = {sizeof(cl_mem), sizeof(cl_mem), sizeof(cl_mem), sizeof(n)};
+    const void *const values[] = {&product.a, &product.b, &product.c, &n};
+    return set_args(run, product.multiply, sizes, values, 4) && time_product(run, &product, n)
+           && sum_product(run, &product, n);
 }
 
 /* -- the whole ------------------------------------------------------------------------------- */
