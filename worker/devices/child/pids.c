@@ -25,14 +25,15 @@ static int parent_of(int pid)
 {
     char line[512];
     const char *after;
-    int parent = 0;
+    uint64_t parent = 0;
 
     if (!text_read(line, sizeof(line), "/proc/%d/stat", pid))
         return 0;
     after = strrchr(line, ')');
-    if (after == NULL || sscanf(after + 1, " %*c %d", &parent) != 1)
+    if (after == NULL || strlen(after) < 5) /* ") S 1" */
         return 0;
-    return parent;
+    after += 4;
+    return text_take_number(&after, 10, &parent) ? (int)parent : 0;
 }
 
 static uint32_t list_processes(struct process **ret_processes)
@@ -44,8 +45,8 @@ static uint32_t list_processes(struct process **ret_processes)
     DIR *dir = opendir("/proc");
 
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        int pid = 0;
-        if (sscanf(entry->d_name, "%d", &pid) != 1 || pid <= 0)
+        int pid = text_to_pid(entry->d_name);
+        if (pid == 0)
             continue;
         if (count == room) {
             room = room * 2 + 256;
@@ -59,10 +60,16 @@ static uint32_t list_processes(struct process **ret_processes)
     return count;
 }
 
+/* Keeps the order. */
 static void add(struct pid_set *set, int pid)
 {
+    uint32_t at = set->count;
+
     set->pids = mem_resize(set->pids, set->count + 1, sizeof(*set->pids));
-    set->pids[set->count++] = pid;
+    for (; at > 0 && set->pids[at - 1] > pid; at--)
+        set->pids[at] = set->pids[at - 1];
+    set->pids[at] = pid;
+    set->count++;
 }
 
 void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
@@ -75,7 +82,6 @@ void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
     set->count = 0;
     for (uint32_t i = 0; i < count; i++)
         add(set, pids[i]);
-    qsort(set->pids, set->count, sizeof(*set->pids), by_number);
     /* One pass per generation; children mostly have higher ids, so passes are few. */
     while (again) {
         uint32_t before = set->count;
@@ -84,7 +90,6 @@ void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
                 && (pid_set_has(set, processes[i].pid) || pid_set_has(set, processes[i].parent))) {
                 processes[i].ours = true;
                 add(set, processes[i].pid);
-                qsort(set->pids, set->count, sizeof(*set->pids), by_number);
             }
         }
         again = set->count != before;
