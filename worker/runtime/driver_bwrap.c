@@ -303,7 +303,8 @@ static int bwrap_probe(struct err *err)
     int rc = spawn_run(argv, NULL, PROBE_TIMEOUT_MS, &output, &detail);
     if (rc != 0)
         rc = err_set(err, ERR_UNSUPPORTED_HERE, "%.150s; %s", detail.text,
-                     root ? "run with CAP_SYS_ADMIN" : "allow user namespaces, or run as root");
+                     root ? "give it CAP_SYS_ADMIN, or run as an ordinary user"
+                          : "allow user namespaces, or run as root");
     buf_fini(&output);
     driver_command_fini(&command);
     return rc;

@@ -125,7 +125,7 @@ enum filter_mode filter_probe(struct err *err)
     char name[64];
 
     if (geteuid() != 0) {
-        (void)err_set(err, ERR_UNSUPPORTED_HERE, "network filter: needs root");
+        (void)err_set(err, ERR_UNSUPPORTED_HERE, "it needs root");
         return FILTER_NONE;
     }
     snprintf(name, sizeof(name), "probe_%d", (int)getpid());

@@ -3,7 +3,6 @@
  * behind a veth pair that holds the peer, a stranger and the address that clouds keep secrets on.
  */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -75,7 +74,7 @@ static bool network_make(void)
     int go[2];
 
     if (!trial_is_root() || unshare(CLONE_NEWNET) != 0) {
-        print_message("skipped: cannot make a network namespace: %s\n", strerror(errno));
+        print_message("skipped: cannot make a network namespace\n");
         return false;
     }
     assert_int_equal(pipe(ready), 0);
