@@ -12,6 +12,7 @@
 #include "common/pure/buf.h"
 #include "worker/runtime/driver.h"
 #include "worker/runtime/spawn.h"
+#include "worker/runtime/syscalls.h"
 
 #define INIT_PATH "/.sheaf/task-init"
 #define HOSTNAME  "sheaf"
@@ -211,16 +212,28 @@ static void add_isolation(struct driver_command *command, bool drop)
     add(command, "--cap-add", "CAP_SETPCAP", NULL);
 }
 
-static int bwrap_info(struct driver_command *command, int write_end)
+/* Hands a copy of fd to the sandbox under an option that takes its number. */
+static int add_fd(struct driver_command *command, const char *option, int fd)
 {
-    int fd = fcntl(write_end, F_DUPFD, DRIVER_FIRST_FD);
+    int high = fcntl(fd, F_DUPFD, DRIVER_FIRST_FD);
 
-    if (fd < 0)
+    if (high < 0 || command->fd_count == sizeof(command->fd) / sizeof(command->fd[0]))
         return -ERR_IO;
-    command->fd[command->fd_count++] = fd;
-    spec_texts_add(&command->argv, "--info-fd");
-    spec_texts_addf(&command->argv, "%d", fd);
+    command->fd[command->fd_count++] = high;
+    spec_texts_add(&command->argv, option);
+    spec_texts_addf(&command->argv, "%d", high);
     return 0;
+}
+
+static int add_syscalls(struct driver_command *command)
+{
+    int fd;
+
+    if (syscalls_filter(&fd, NULL) != 0)
+        return -ERR_IO;
+    int rc = add_fd(command, "--seccomp", fd);
+    close(fd);
+    return rc;
 }
 
 static int bwrap_command(const struct plan_task *task, const struct driver_user *user,
@@ -236,10 +249,12 @@ static int bwrap_command(const struct plan_task *task, const struct driver_user 
                        "bwrap is not installed; apt-get install bubblewrap");
     spec_texts_add(&command.argv, path);
     add_isolation(&command, user->drop);
-    rc = pipe2(info, O_CLOEXEC) == 0 ? bwrap_info(&command, info[1]) : -ERR_IO;
+    rc = pipe2(info, O_CLOEXEC) == 0 ? add_fd(&command, "--info-fd", info[1]) : -ERR_IO;
     if (info[1] >= 0)
         close(info[1]);
     command.info_fd = info[0];
+    if (rc == 0)
+        rc = add_syscalls(&command);
     add_system(&command);
     if (rc == 0)
         rc = add_etc(&command, user);

@@ -406,14 +406,37 @@ static void test_a_killed_supervisor_takes_its_sandbox_along(void **state)
     trial_wait(trial, &trial->started);
     uint32_t count = runtime_pids(trial->task, pids, 16);
     assert_in_range(count, 2, 4); /* sheaf-task-init, sh, sleep */
-    assert_int_equal(kill(supervisor_pid(), SIGKILL), 0);
+    int supervisor = supervisor_pid();
+    assert_int_equal(kill(supervisor, SIGKILL), 0);
     trial_wait(trial, &trial->exits);
+    assert_true(ends(supervisor));
     assert_int_equal(trial->exit.code, 137);
     assert_string_not_equal(trial->exit.failure, "");
     assert_int_equal(runtime_adopt(trial->runtime, trial->dir, &hooks, &task, &err),
                      -ERR_NOT_FOUND);
     for (uint32_t i = 0; i < count; i++)
         assert_true(ends(pids[i]));
+}
+
+static void test_a_supervisor_without_its_socket_is_ended(void **state)
+{
+    struct task_hooks hooks = {0};
+    struct task *task;
+    struct err err = {0};
+    char path[FS_PATH];
+
+    (void)state;
+    need_trial();
+    trial_plan(trial, "touch /out/up; sleep 60");
+    trial_prepare(trial);
+    trial_release(trial);
+    wait_for_out("up");
+    int supervisor = supervisor_pid();
+    assert_int_equal(fs_path(path, "%s/control", trial->dir), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(runtime_adopt(trial->runtime, trial->dir, &hooks, &task, &err),
+                     -ERR_NOT_FOUND);
+    assert_true(ends(supervisor));
 }
 
 static void test_clean_leaves_nothing(void **state)
@@ -553,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_an_adopted_task_can_be_stopped),
         cmocka_unit_test(test_past_exit_is_adopted),
         cmocka_unit_test(test_a_killed_supervisor_takes_its_sandbox_along),
+        cmocka_unit_test(test_a_supervisor_without_its_socket_is_ended),
         cmocka_unit_test(test_clean_leaves_nothing),
         cmocka_unit_test(test_a_sandbox_that_cannot_start_says_why),
         cmocka_unit_test(test_bad_plans_are_refused_at_once),
