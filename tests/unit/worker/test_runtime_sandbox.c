@@ -197,7 +197,7 @@ static void test_devices_of_the_plan_alone_are_there(void **state)
 static void test_tasks_do_not_see_each_other(void **state)
 {
     struct trial *other = trial_new(false);
-    char script[512];
+    char script[FS_PATH + 128];
 
     (void)state;
     need_trial();
