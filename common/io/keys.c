@@ -1,0 +1,206 @@
+#include "common/io/keys.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/io/clock.h"
+#include "common/io/fs.h"
+#include "common/pure/buf.h"
+#include "common/pure/id.h"
+
+#define Z85_TEXT      41
+#define IDENTITY_TEXT 1024
+
+static void curve_public(const uint8_t secret[KEY_SIZE], uint8_t out[KEY_SIZE])
+{
+    char secret_text[Z85_TEXT];
+    char public_text[Z85_TEXT];
+
+    BUG_ON(zmq_z85_encode(secret_text, secret, KEY_SIZE) == NULL);
+    BUG_ON(zmq_curve_public(public_text, secret_text) != 0);
+    BUG_ON(zmq_z85_decode(out, public_text) == NULL);
+    OPENSSL_cleanse(secret_text, sizeof(secret_text));
+}
+
+void curve_pair_make(struct curve_pair *ret_pair)
+{
+    char public_text[Z85_TEXT];
+    char secret_text[Z85_TEXT];
+
+    BUG_ON(zmq_curve_keypair(public_text, secret_text) != 0);
+    BUG_ON(zmq_z85_decode(ret_pair->public_key, public_text) == NULL);
+    BUG_ON(zmq_z85_decode(ret_pair->secret_key, secret_text) == NULL);
+    OPENSSL_cleanse(secret_text, sizeof(secret_text));
+}
+
+static EVP_PKEY *sign_key(const uint8_t secret[KEY_SIZE])
+{
+    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret, KEY_SIZE);
+
+    BUG_ON(key == NULL);
+    return key;
+}
+
+static void sign_public(const uint8_t secret[KEY_SIZE], uint8_t out[KEY_SIZE])
+{
+    EVP_PKEY *key = sign_key(secret);
+    size_t length = KEY_SIZE;
+
+    BUG_ON(EVP_PKEY_get_raw_public_key(key, out, &length) != 1 || length != KEY_SIZE);
+    EVP_PKEY_free(key);
+}
+
+void sign_pair_make(struct sign_pair *ret_pair)
+{
+    random_bytes(ret_pair->secret_key, KEY_SIZE);
+    sign_public(ret_pair->secret_key, ret_pair->public_key);
+}
+
+/* Ed25519 hashes the message twice, so OpenSSL takes it in one piece only. */
+static void join(struct buf *out, const char *domain, const void *bytes, size_t length)
+{
+    buf_init(out, 0);
+    buf_append(out, domain, strlen(domain) + 1);
+    buf_append(out, bytes, length);
+    BUG_ON(out->full);
+}
+
+void sign_bytes(const struct sign_pair *pair, const char *domain, const void *bytes, size_t length,
+                uint8_t out[SIGNATURE_SIZE])
+{
+    EVP_PKEY *key = sign_key(pair->secret_key);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    size_t signature_size = SIGNATURE_SIZE;
+    struct buf text;
+
+    join(&text, domain, bytes, length);
+    BUG_ON(context == NULL || EVP_DigestSignInit(context, NULL, NULL, NULL, key) != 1);
+    BUG_ON(EVP_DigestSign(context, out, &signature_size, (const uint8_t *)text.data, text.length)
+           != 1);
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(key);
+    buf_fini(&text);
+}
+
+bool sign_verify(const uint8_t public_key[KEY_SIZE], const char *domain, const void *bytes,
+                 size_t length, const uint8_t signature[SIGNATURE_SIZE])
+{
+    EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, KEY_SIZE);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool valid = false;
+    struct buf text;
+
+    join(&text, domain, bytes, length);
+    BUG_ON(context == NULL);
+    if (key != NULL && EVP_DigestVerifyInit(context, NULL, NULL, NULL, key) == 1)
+        valid = EVP_DigestVerify(context, signature, SIGNATURE_SIZE, (const uint8_t *)text.data,
+                                 text.length)
+                == 1;
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(key);
+    buf_fini(&text);
+    return valid;
+}
+
+struct identity_line {
+    const char *name;
+    size_t offset; /* of the key in struct identity */
+};
+
+static const struct identity_line identity_lines[] = {
+    {"curve_public: ", offsetof(struct identity, curve.public_key)},
+    {"curve_secret: ", offsetof(struct identity, curve.secret_key)},
+    {"sign_public: ", offsetof(struct identity, sign.public_key)},
+    {"sign_secret: ", offsetof(struct identity, sign.secret_key)},
+};
+
+#define IDENTITY_LINES (sizeof(identity_lines) / sizeof(identity_lines[0]))
+
+/* Exactly the text that identity_write makes. */
+static int identity_parse(const char *text, struct identity *ret_identity)
+{
+    struct identity identity;
+    uint8_t expected[KEY_SIZE];
+
+    for (size_t i = 0; i < IDENTITY_LINES; i++) {
+        size_t name_length = strlen(identity_lines[i].name);
+        char hex[2 * KEY_SIZE + 1];
+        if (strncmp(text, identity_lines[i].name, name_length) != 0)
+            return -ERR_STATE_CORRUPT;
+        text += name_length;
+        if (strnlen(text, 2 * KEY_SIZE + 1) <= 2 * KEY_SIZE || text[2 * KEY_SIZE] != '\n')
+            return -ERR_STATE_CORRUPT;
+        memcpy(hex, text, 2 * KEY_SIZE);
+        hex[2 * KEY_SIZE] = '\0';
+        if (hex_parse(hex, KEY_SIZE, (uint8_t *)&identity + identity_lines[i].offset) != 0)
+            return -ERR_STATE_CORRUPT;
+        OPENSSL_cleanse(hex, sizeof(hex));
+        text += 2 * KEY_SIZE + 1;
+    }
+    if (*text != '\0')
+        return -ERR_STATE_CORRUPT;
+    /* A flipped bit must not make another identity silently. */
+    curve_public(identity.curve.secret_key, expected);
+    if (memcmp(expected, identity.curve.public_key, KEY_SIZE) != 0)
+        return -ERR_STATE_CORRUPT;
+    sign_public(identity.sign.secret_key, expected);
+    if (memcmp(expected, identity.sign.public_key, KEY_SIZE) != 0)
+        return -ERR_STATE_CORRUPT;
+    *ret_identity = identity;
+    OPENSSL_cleanse(&identity, sizeof(identity));
+    return 0;
+}
+
+int identity_load(const char *path, struct identity *ret_identity, struct err *err)
+{
+    struct stat status;
+    struct buf text;
+
+    if (stat(path, &status) != 0)
+        return err_set(err, ERR_IO, "cannot read the keys in %s: %s", path, strerror(errno));
+    if ((status.st_mode & 077) != 0)
+        return err_set(err, ERR_STATE_CORRUPT, "others may read the keys: run chmod 600 %s", path);
+    buf_init(&text, IDENTITY_TEXT);
+    int rc = fs_read(path, IDENTITY_TEXT, &text, err);
+    if (rc == 0) {
+        rc = text.length == strlen(text.data) ? identity_parse(text.data, ret_identity)
+                                              : -ERR_STATE_CORRUPT;
+        if (rc != 0)
+            err_set(err, ERR_STATE_CORRUPT, "%s holds no valid keys: restore it from a backup",
+                    path);
+    }
+    if (text.data != NULL)
+        OPENSSL_cleanse(text.data, text.length);
+    buf_fini(&text);
+    return rc;
+}
+
+int identity_load_or_make(const char *path, struct identity *ret_identity, struct err *err)
+{
+    struct identity identity;
+    struct buf text;
+
+    if (access(path, F_OK) == 0 || errno != ENOENT)
+        return identity_load(path, ret_identity, err);
+    curve_pair_make(&identity.curve);
+    sign_pair_make(&identity.sign);
+    buf_init(&text, IDENTITY_TEXT);
+    for (size_t i = 0; i < IDENTITY_LINES; i++) {
+        char hex[2 * KEY_SIZE + 1];
+        buf_printf(&text, "%s%s\n", identity_lines[i].name,
+                   hex_format((uint8_t *)&identity + identity_lines[i].offset, KEY_SIZE, hex));
+        OPENSSL_cleanse(hex, sizeof(hex));
+    }
+    int rc = fs_write(path, text.data, text.length, 0600, err);
+    if (rc == 0)
+        *ret_identity = identity;
+    OPENSSL_cleanse(text.data, text.length);
+    OPENSSL_cleanse(&identity, sizeof(identity));
+    buf_fini(&text);
+    return rc;
+}

@@ -1,0 +1,11 @@
+#ifndef SHEAF_COMMON_PURE_UTF8_H
+#define SHEAF_COMMON_PURE_UTF8_H
+
+/* Text that comes from others: PostgreSQL and jansson take nothing but valid UTF-8. */
+#include <stdbool.h>
+#include <stddef.h>
+
+/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. NUL counts as valid. */
+bool utf8_is_valid(const char *text, size_t length);
+
+#endif
