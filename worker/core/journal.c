@@ -96,8 +96,8 @@ static int open_tail(struct journal *journal, uint64_t size, struct err *err)
     journal->fd = open(journal->path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
     if (journal->fd < 0)
         return err_set(err, ERR_IO, "%s: %s", journal->path, strerror(errno));
-    if (ftruncate(journal->fd, (off_t)size) != 0 || fdatasync(journal->fd) != 0 ||
-        lseek(journal->fd, 0, SEEK_END) < 0)
+    if (ftruncate(journal->fd, (off_t)size) != 0 || fdatasync(journal->fd) != 0
+        || lseek(journal->fd, 0, SEEK_END) < 0)
         return err_set(err, ERR_IO, "%s: %s", journal->path, strerror(errno));
     journal->size = size;
     return 0;
@@ -207,9 +207,11 @@ uint64_t journal_size(const struct journal *journal)
 
 int journal_rewrite(struct journal *journal, journal_fill_f fill, void *arg, struct err *err)
 {
+    uint8_t former[SUM_SIZE];
     uint64_t size;
     int rc;
 
+    memcpy(former, journal->sum, SUM_SIZE);
     buf_clear(&journal->pending);
     memset(journal->sum, 0, SUM_SIZE);
     buf_append(&journal->pending, JOURNAL_MAGIC, MAGIC_SIZE);
@@ -217,8 +219,10 @@ int journal_rewrite(struct journal *journal, journal_fill_f fill, void *arg, str
     size = journal->pending.length;
     rc = fs_write(journal->path, journal->pending.data, size, 0600, err);
     buf_clear(&journal->pending);
-    if (rc != 0)
+    if (rc != 0) {
+        memcpy(journal->sum, former, SUM_SIZE); /* the old file goes on */
         return rc;
+    }
     close(journal->fd);
     journal->fd = -1;
     return open_tail(journal, size, err);

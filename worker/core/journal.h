@@ -34,13 +34,14 @@ void journal_close(struct journal *journal);
 void journal_add(struct journal *journal, uint32_t type, const void *bytes, size_t size);
 /*
  * Writes what was added; with sync it is on the disk when this returns, else a kill -9 cannot take
- * it but a power cut can. ERR_IO, ERR_NO_SPACE: nothing of it may be acted on.
+ * it but a power cut can. ERR_IO, ERR_NO_SPACE: nothing of it may be acted on, and the journal
+ * is good for nothing but closing.
  */
 int journal_commit(struct journal *journal, bool sync, struct err *err) SHEAF_MUST_USE;
 /* Bytes in the file. */
 uint64_t journal_size(const struct journal *journal);
 /*
- * Replaces the contents, atomically, by what `fill` adds. Called when the file has grown.
+ * Replaces the contents, atomically, by what `fill` adds. Nothing may be pending.
  */
 typedef void (*journal_fill_f)(struct journal *journal, void *arg);
 int journal_rewrite(struct journal *journal, journal_fill_f fill, void *arg,

@@ -5,8 +5,8 @@
 static int order_check(const struct order_trust *trust, const Sheaf__Order *order, int64_t wall_us,
                        struct err *err)
 {
-    if (order->worker_key.len != KEY_SIZE ||
-        !bytes_equal(order->worker_key.data, trust->worker_key, KEY_SIZE))
+    if (order->worker_key.len != KEY_SIZE
+        || !bytes_equal(order->worker_key.data, trust->worker_key, KEY_SIZE))
         return err_set(err, ERR_WIRE_ORDER, "the order is for another worker");
     if (order->expires_us > INT64_MAX || (int64_t)order->expires_us <= wall_us)
         return err_set(err, ERR_WIRE_ORDER, "the order expired %lld s ago: check the clocks",
@@ -27,12 +27,11 @@ int order_open(const struct order_trust *trust, const Sheaf__SignedOrder *signed
     Sheaf__Order *order;
     int rc;
 
-    if (signed_order->signature.len != SIGNATURE_SIZE || bytes->len > FRAME_MAX ||
-        !sign_verify(trust->sign_key, SIGN_DOMAIN_ORDER, bytes->data, bytes->len,
-                     signed_order->signature.data))
+    if (signed_order->signature.len != SIGNATURE_SIZE || bytes->len > FRAME_MAX
+        || !sign_verify(trust->sign_key, SIGN_DOMAIN_ORDER, bytes->data, bytes->len,
+                        signed_order->signature.data))
         return err_set(err, ERR_WIRE_SIGNATURE, "the order is not signed by our orchestrator");
-    order =
-        (Sheaf__Order *)frame_decode(&sheaf__order__descriptor, bytes->data, bytes->len, arena);
+    order = (Sheaf__Order *)frame_decode(&sheaf__order__descriptor, bytes->data, bytes->len, arena);
     if (!order)
         return err_set(err, ERR_WIRE_DECODE, "a signed order could not be decoded");
     rc = order_check(trust, order, wall_us, err);

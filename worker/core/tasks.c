@@ -210,10 +210,10 @@ static void news_stranger(const struct task_id *id, enum rank_news which, enum e
 static void repeat_news(const struct rank_task *task, struct task_actions *out)
 {
     static const enum rank_news newest[TASK_PHASE_COUNT] = {
-        [TASK_PHASE_FETCHING] = RANK_NEWS_PREPARING,  [TASK_PHASE_PREPARING] = RANK_NEWS_PREPARING,
-        [TASK_PHASE_READY] = RANK_NEWS_READY,         [TASK_PHASE_RELEASED] = RANK_NEWS_READY,
-        [TASK_PHASE_STARTED] = RANK_NEWS_STARTED,     [TASK_PHASE_COLLECTING] = RANK_NEWS_EXITED,
-        [TASK_PHASE_DONE] = RANK_NEWS_DONE,           [TASK_PHASE_REFUSED] = RANK_NEWS_REFUSED,
+        [TASK_PHASE_FETCHING] = RANK_NEWS_PREPARING, [TASK_PHASE_PREPARING] = RANK_NEWS_PREPARING,
+        [TASK_PHASE_READY] = RANK_NEWS_READY,        [TASK_PHASE_RELEASED] = RANK_NEWS_READY,
+        [TASK_PHASE_STARTED] = RANK_NEWS_STARTED,    [TASK_PHASE_COLLECTING] = RANK_NEWS_EXITED,
+        [TASK_PHASE_DONE] = RANK_NEWS_DONE,          [TASK_PHASE_REFUSED] = RANK_NEWS_REFUSED,
     };
 
     if (!task->forgotten)
@@ -241,6 +241,7 @@ static void try_prepare(struct tasks *tasks, struct rank_task *task, int64_t now
     if (!devices_free_for(tasks, task))
         return;
     set_phase(task, TASK_PHASE_PREPARING, now_us);
+    act(out, TASK_ACT_SAVE, &task->id);
     act(out, TASK_ACT_PREPARE, &task->id);
 }
 
@@ -298,6 +299,7 @@ static void forget(struct tasks *tasks, struct rank_task *task, int64_t now_us,
                    struct task_actions *out)
 {
     switch (task->phase) {
+    case TASK_PHASE_PREPARING:
     case TASK_PHASE_READY:
     case TASK_PHASE_RELEASED:
     case TASK_PHASE_STARTED:
@@ -308,7 +310,6 @@ static void forget(struct tasks *tasks, struct rank_task *task, int64_t now_us,
         act(out, TASK_ACT_KILL, &task->id);
         break;
     case TASK_PHASE_FETCHING:
-    case TASK_PHASE_PREPARING:
     case TASK_PHASE_COLLECTING:
     case TASK_PHASE_DONE:
     case TASK_PHASE_REFUSED:
@@ -318,7 +319,8 @@ static void forget(struct tasks *tasks, struct rank_task *task, int64_t now_us,
     }
 }
 
-/* -- orders -------------------------------------------------------------------------------------- */
+/* -- orders --------------------------------------------------------------------------------------
+ */
 
 /* Why a new task cannot be taken; ERR_NONE if it can. */
 static enum err_code unacceptable(struct tasks *tasks, const struct task_event *event,
@@ -339,8 +341,8 @@ static enum err_code unacceptable(struct tasks *tasks, const struct task_event *
         for (uint32_t k = 0; k < tasks->count; k++) {
             const struct rank_task *other = &tasks->task[k];
 
-            if (holds_devices(other) && !other->forgotten && has_device(other, event->device[i]) &&
-                memcmp(other->job, event->job, 16) != 0) {
+            if (holds_devices(other) && !other->forgotten && has_device(other, event->device[i])
+                && memcmp(other->job, event->job, 16) != 0) {
                 snprintf(detail, 256, "device %u is in use by attempt %llu", event->device[i],
                          (unsigned long long)other->id.attempt);
                 return ERR_NODE_REFUSED;
@@ -393,8 +395,8 @@ static void on_prepare(struct tasks *tasks, const struct task_event *event, int6
     task->id = event->id;
     memcpy(task->job, event->job, 16);
     memcpy(task->attempt_uid, event->attempt_uid, 16);
-    task->device_count = event->device_count < SPEC_MAX_GPUS_PER_NODE ? event->device_count
-                                                                      : SPEC_MAX_GPUS_PER_NODE;
+    task->device_count =
+        event->device_count < SPEC_MAX_GPUS_PER_NODE ? event->device_count : SPEC_MAX_GPUS_PER_NODE;
     for (uint32_t i = 0; i < task->device_count; i++)
         task->device[i] = event->device[i];
     tasks_fence(tasks, task->job, task->id.epoch);
@@ -433,12 +435,12 @@ static void on_stop(struct tasks *tasks, struct rank_task *task, const struct ta
     (void)tasks;
     switch (task->phase) {
     case TASK_PHASE_FETCHING:
-    case TASK_PHASE_PREPARING:
         task->stopping = true;
         task->exit_code = 143;
         set_end(task, reason, FAIL_NONE, "stopped before it started");
         leave(task, false, now_us, out);
         break;
+    case TASK_PHASE_PREPARING:
     case TASK_PHASE_READY:
     case TASK_PHASE_RELEASED:
     case TASK_PHASE_STARTED:
@@ -447,7 +449,7 @@ static void on_stop(struct tasks *tasks, struct rank_task *task, const struct ta
             set_end(task, reason, FAIL_NONE, event->detail);
             act(out, TASK_ACT_SAVE, &task->id);
         }
-        act(out, task->phase == TASK_PHASE_READY ? TASK_ACT_KILL : TASK_ACT_STOP, &task->id);
+        act(out, task->phase <= TASK_PHASE_READY ? TASK_ACT_KILL : TASK_ACT_STOP, &task->id);
         break;
     case TASK_PHASE_COLLECTING:
     case TASK_PHASE_DONE:
@@ -465,7 +467,8 @@ static void on_forget(struct tasks *tasks, struct rank_task *task, const struct 
     forget(tasks, task, now_us, out);
 }
 
-/* -- what happened here ---------------------------------------------------------------------------- */
+/* -- what happened here
+ * ---------------------------------------------------------------------------- */
 
 static void on_progress(struct tasks *tasks, struct rank_task *task, const struct task_event *event,
                         int64_t now_us, struct task_actions *out)
@@ -494,7 +497,7 @@ static void on_prepared(struct tasks *tasks, struct rank_task *task, const struc
                         int64_t now_us, struct task_actions *out)
 {
     (void)tasks;
-    if (task->phase != TASK_PHASE_PREPARING)
+    if (task->phase != TASK_PHASE_PREPARING || task->stopping || task->forgotten)
         return;
     set_phase(task, TASK_PHASE_READY, now_us);
     task->port = event->port;
@@ -505,7 +508,6 @@ static void on_prepared(struct tasks *tasks, struct rank_task *task, const struc
 static void on_failed(struct tasks *tasks, struct rank_task *task, const struct task_event *event,
                       int64_t now_us, struct task_actions *out)
 {
-    (void)tasks;
     if (task->phase > TASK_PHASE_RELEASED)
         return;
     if (task->phase >= TASK_PHASE_READY) { /* a process is held at the barrier: its exit follows */
@@ -515,6 +517,10 @@ static void on_failed(struct tasks *tasks, struct rank_task *task, const struct 
             act(out, TASK_ACT_SAVE, &task->id);
         }
         act(out, TASK_ACT_KILL, &task->id);
+        return;
+    }
+    if (task->forgotten) {
+        drop(tasks, task, now_us, out);
         return;
     }
     set_end(task, event->reason, event->class, event->detail);
@@ -545,8 +551,10 @@ static void set_exit(struct rank_task *task, const struct task_event *event)
         task->used_ms = event->used_ms;
     if (task->stopping)
         return; /* the reason of the stop stands */
-    if (task->phase == TASK_PHASE_READY) {
-        set_end(task, ERR_TASK_LOST, FAIL_PROVIDER, "the sandbox ended before the start");
+    if (event->broken || task->phase <= TASK_PHASE_READY) {
+        set_end(task, ERR_NODE_REFUSED, FAIL_PROVIDER,
+                event->detail && event->detail[0] ? event->detail
+                                                  : "the sandbox ended before the start");
     } else if (event->exit_code == 0) {
         set_end(task, ERR_COMPLETED, FAIL_NONE, NULL);
     } else if (event->oom) {
@@ -564,21 +572,24 @@ static void on_exited(struct tasks *tasks, struct rank_task *task, const struct 
 {
     bool ran = task->phase >= TASK_PHASE_RELEASED;
 
-    if (task->phase < TASK_PHASE_READY || task->phase > TASK_PHASE_STARTED)
+    if (task->phase < TASK_PHASE_PREPARING || task->phase > TASK_PHASE_STARTED)
         return;
     if (task->forgotten) {
         drop(tasks, task, now_us, out);
         return;
     }
     set_exit(task, event);
-    leave(task, ran, now_us, out);
+    if (task->phase == TASK_PHASE_PREPARING && !task->stopping)
+        refuse(task, now_us, out);
+    else
+        leave(task, ran, now_us, out);
 }
 
 static void on_lost(struct tasks *tasks, struct rank_task *task, const struct task_event *event,
                     int64_t now_us, struct task_actions *out)
 {
     (void)event;
-    if (task->phase < TASK_PHASE_READY || task->phase > TASK_PHASE_STARTED)
+    if (task->phase < TASK_PHASE_PREPARING || task->phase > TASK_PHASE_STARTED)
         return;
     if (task->forgotten) {
         drop(tasks, task, now_us, out);
@@ -586,7 +597,10 @@ static void on_lost(struct tasks *tasks, struct rank_task *task, const struct ta
     }
     task->exit_code = 255;
     set_end(task, ERR_TASK_LOST, FAIL_PROVIDER, "its supervisor is gone: the machine restarted");
-    leave(task, task->phase >= TASK_PHASE_RELEASED, now_us, out);
+    if (task->phase == TASK_PHASE_PREPARING)
+        refuse(task, now_us, out);
+    else
+        leave(task, task->phase >= TASK_PHASE_RELEASED, now_us, out);
 }
 
 static void delivered(struct rank_task *task, int64_t now_us, struct task_actions *out)
@@ -631,16 +645,22 @@ static void on_reclaim(struct tasks *tasks, struct rank_task *task, const struct
     (void)tasks;
     if (task->reclaimed || task->stopping || task->forgotten)
         return;
-    if (task->phase < TASK_PHASE_READY) {
-        set_end(task, ERR_OWNER_RECLAIMED, FAIL_INTERRUPTION, event->detail);
+    if (task->phase > TASK_PHASE_STARTED)
+        return;
+    if (task->phase >= TASK_PHASE_RELEASED) {
+        task->reclaimed = true;
+        task->notice_us = event->notice_us;
+        act(out, TASK_ACT_SAVE, &task->id);
+        return;
+    }
+    set_end(task, ERR_OWNER_RECLAIMED, FAIL_INTERRUPTION, event->detail);
+    if (task->phase == TASK_PHASE_FETCHING) {
         refuse(task, now_us, out);
         return;
     }
-    if (task->phase > TASK_PHASE_STARTED)
-        return;
-    task->reclaimed = true;
-    task->notice_us = event->notice_us;
+    task->stopping = true; /* nothing of the tenant has run: no notice */
     act(out, TASK_ACT_SAVE, &task->id);
+    act(out, TASK_ACT_KILL, &task->id);
 }
 
 static void on_relent(struct tasks *tasks, struct rank_task *task, const struct task_event *event,
@@ -656,7 +676,8 @@ static void on_relent(struct tasks *tasks, struct rank_task *task, const struct 
     act(out, TASK_ACT_SAVE, &task->id);
 }
 
-/* -- time -------------------------------------------------------------------------------------------- */
+/* -- time
+ * -------------------------------------------------------------------------------------------- */
 
 static void tick_task(struct tasks *tasks, struct rank_task *task, int64_t now_us,
                       struct task_actions *out)
@@ -717,20 +738,13 @@ void tasks_step(struct tasks *tasks, const struct task_event *event, int64_t now
     typedef void (*handler_f)(struct tasks *, struct rank_task *, const struct task_event *,
                               int64_t, struct task_actions *);
     static const handler_f handlers[TASK_EV_COUNT] = {
-        [TASK_EV_GO] = on_go,
-        [TASK_EV_STOP] = on_stop,
-        [TASK_EV_FORGET] = on_forget,
-        [TASK_EV_PROGRESS] = on_progress,
-        [TASK_EV_FETCHED] = on_fetched,
-        [TASK_EV_PREPARED] = on_prepared,
-        [TASK_EV_FAILED] = on_failed,
-        [TASK_EV_STARTED] = on_started,
-        [TASK_EV_EXITED] = on_exited,
-        [TASK_EV_OUTPUTS] = on_outputs,
-        [TASK_EV_LOGS] = on_logs,
-        [TASK_EV_UNSENDABLE] = on_unsendable,
-        [TASK_EV_LOST] = on_lost,
-        [TASK_EV_RECLAIM] = on_reclaim,
+        [TASK_EV_GO] = on_go,           [TASK_EV_STOP] = on_stop,
+        [TASK_EV_FORGET] = on_forget,   [TASK_EV_PROGRESS] = on_progress,
+        [TASK_EV_FETCHED] = on_fetched, [TASK_EV_PREPARED] = on_prepared,
+        [TASK_EV_FAILED] = on_failed,   [TASK_EV_STARTED] = on_started,
+        [TASK_EV_EXITED] = on_exited,   [TASK_EV_OUTPUTS] = on_outputs,
+        [TASK_EV_LOGS] = on_logs,       [TASK_EV_UNSENDABLE] = on_unsendable,
+        [TASK_EV_LOST] = on_lost,       [TASK_EV_RECLAIM] = on_reclaim,
         [TASK_EV_RELENT] = on_relent,
     };
     struct rank_task *task;

@@ -136,8 +136,9 @@ struct task_event {
     const char *detail; /* may be NULL */
     uint32_t port;      /* PREPARED */
     int32_t exit_code;  /* EXITED */
-    bool oom;
-    uint64_t used_ms; /* EXITED */
+    bool oom;           /* EXITED */
+    bool broken;        /* EXITED: the sandbox failed, not the program; detail says how */
+    uint64_t used_ms;   /* EXITED */
     int64_t notice_us;
 };
 
