@@ -39,6 +39,7 @@ struct agent_task {
     bool usable; /* order and spec could be read again */
     char dir[FS_PATH];
     struct task *run;       /* of the runtime; NULL before and after */
+    uint32_t port;          /* reserved; 0 before */
     uint32_t fetches_left;  /* input files on their way */
     uint64_t fetched_bytes; /* at the last progress news */
     bool busy;              /* background work touches dir */

@@ -72,6 +72,7 @@ struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id
                 hex_format(record->attempt_uid, 16, uid), id->rank)
         != 0)
         BUG_ON("a state folder's path that settings accepted is too long");
+    task->port = record->port;
     read_order(agent, task);
     return task;
 }
@@ -166,15 +167,22 @@ static void unpack_all(void *arg)
         (void)err_set(&work->err, (enum err_code) - rc, "inputs could not be unpacked");
 }
 
+static void remove_folder(const struct agent_task *task)
+{
+    struct err err = {0};
+
+    if (fs_remove_tree(task->dir, &err) != 0)
+        log_warn("task", "clean", "dir=%s detail=" LOG_Q, task->dir, err.text);
+}
+
 static void unpacked(void *arg)
 {
     struct unpack_work *work = arg;
     struct agent_task *task = work->task;
-    struct err empty = {0};
 
     task->busy = false;
     if (task->gone) {
-        (void)fs_remove_tree(task->dir, &empty);
+        remove_folder(task);
         release_slot(task);
     } else if (work->err.code == ERR_NONE) {
         tell(task, TASK_EV_FETCHED, ERR_NONE, FAIL_NONE, NULL);
@@ -280,10 +288,8 @@ static bool port_is_free(uint32_t port)
 
 static bool port_is_held(const struct agent *agent, uint32_t port)
 {
-    for (uint32_t i = 0; i < agent->tasks.count; i++) {
-        const struct rank_task *task = &agent->tasks.task[i];
-
-        if (task->port == port && task->phase < TASK_PHASE_COLLECTING)
+    for (uint32_t i = 0; i < TASKS_MAX; i++) {
+        if (agent->task[i] && agent->task[i]->run && agent->task[i]->port == port)
             return true;
     }
     return false;
@@ -312,12 +318,14 @@ static void on_ready(struct task *run, void *arg)
     struct task_event event = {.kind = TASK_EV_PREPARED, .id = task->id};
 
     (void)run;
-    event.port = reserve_port(task->agent);
-    if (event.port == 0)
-        tell(task, TASK_EV_FAILED, ERR_NODE_REFUSED, FAIL_CAPACITY,
-             "no free port in the task range");
-    else
-        agent_event(task->agent, &event);
+    if (task->port == 0) /* the last start ended on the way here */
+        task->port = reserve_port(task->agent);
+    if (task->port == 0) {
+        runtime_stop(task->run, true); /* its exit refuses the order */
+        return;
+    }
+    event.port = task->port;
+    agent_event(task->agent, &event);
 }
 
 static void on_started(struct task *run, void *arg)
@@ -443,6 +451,12 @@ static void do_prepare(struct agent *agent, struct agent_task *task)
 
     if (!record || record->phase != TASK_PHASE_PREPARING || task->run)
         return;
+    task->port = reserve_port(agent);
+    if (task->port == 0) {
+        tell(task, TASK_EV_FAILED, ERR_NODE_REFUSED, FAIL_CAPACITY,
+             "no free port in the task range");
+        return;
+    }
     plan = mem_new(1, sizeof(*plan));
     plan_identity(agent, task, record, plan);
     plan_devices(agent, record, plan);
@@ -619,11 +633,10 @@ static void packed(void *arg)
 {
     struct pack_work *work = arg;
     struct agent_task *task = work->task;
-    struct err empty = {0};
 
     task->busy = false;
     if (task->gone) {
-        (void)fs_remove_tree(task->dir, &empty);
+        remove_folder(task);
         release_slot(task);
     } else if (work->err.code != ERR_NONE) {
         tell(task, TASK_EV_UNSENDABLE, work->err.code, FAIL_PROVIDER, work->err.text);
@@ -657,8 +670,6 @@ static void do_collect(struct agent *agent, struct agent_task *task)
 
 static void do_clean(struct agent *agent, struct agent_task *task)
 {
-    struct err err = {0};
-
     transfer_cancel(agent->transfers, task);
     task->collecting = false;
     if (task->run) {
@@ -666,8 +677,8 @@ static void do_clean(struct agent *agent, struct agent_task *task)
         task_free(task->run);
         task->run = NULL;
     }
-    if (!task->busy && fs_remove_tree(task->dir, &err) != 0)
-        log_warn("task", "clean", "dir=%s detail=" LOG_Q, task->dir, err.text);
+    if (!task->busy)
+        remove_folder(task);
 }
 
 static void do_drop(struct agent_task *task)
@@ -733,10 +744,10 @@ static void adopt(struct agent *agent, struct agent_task *task, enum task_phase 
     }
     log_info("task", "adopted", "attempt=%llu epoch=%u phase=%s",
              (unsigned long long)task->id.attempt, task->id.epoch, task_phase_name(phase));
-    if (phase == TASK_PHASE_RELEASED && runtime_used_ms(task->run) > 0)
-        tell(task, TASK_EV_STARTED, ERR_NONE, FAIL_NONE, NULL);
-    else if (phase == TASK_PHASE_RELEASED)
-        do_release(agent, task); /* the last start ended between the record and the act */
+    /* The supervisor tells again how far it is. A release that the last start recorded may not have
+     * reached it; a second one does no harm. */
+    if (phase == TASK_PHASE_RELEASED)
+        do_release(agent, task);
     if (phase >= TASK_PHASE_RELEASED)
         agent_logs_watch(agent, task);
 }
