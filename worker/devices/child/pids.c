@@ -59,10 +59,16 @@ static uint32_t list_processes(struct process **ret_processes)
     return count;
 }
 
+/* Keeps the order. */
 static void add(struct pid_set *set, int pid)
 {
+    uint32_t at = set->count;
+
     set->pids = mem_resize(set->pids, set->count + 1, sizeof(*set->pids));
-    set->pids[set->count++] = pid;
+    for (; at > 0 && set->pids[at - 1] > pid; at--)
+        set->pids[at] = set->pids[at - 1];
+    set->pids[at] = pid;
+    set->count++;
 }
 
 void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
@@ -75,7 +81,6 @@ void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
     set->count = 0;
     for (uint32_t i = 0; i < count; i++)
         add(set, pids[i]);
-    qsort(set->pids, set->count, sizeof(*set->pids), by_number);
     /* One pass per generation; children mostly have higher ids, so passes are few. */
     while (again) {
         uint32_t before = set->count;
@@ -84,7 +89,6 @@ void pid_set_expand(struct pid_set *set, const int *pids, uint32_t count)
                 && (pid_set_has(set, processes[i].pid) || pid_set_has(set, processes[i].parent))) {
                 processes[i].ours = true;
                 add(set, processes[i].pid);
-                qsort(set->pids, set->count, sizeof(*set->pids), by_number);
             }
         }
         again = set->count != before;
