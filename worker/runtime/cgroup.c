@@ -217,9 +217,8 @@ int cgroup_open(struct cgroup_layout *ret_layout, char ret_kind[16], struct err 
         if (failed == 0 && ret_layout->unified[i])
             failed = enable_children(parent, controller_names[i]);
         if (failed != 0)
-            rc = err_set(err, ERR_UNSUPPORTED_HERE, "no cgroup controller %s under %s: %s",
-                         controller_names[i], parent[0] ? parent : "/sys/fs/cgroup",
-                         strerror(-failed));
+            rc = err_set(err, ERR_UNSUPPORTED_HERE, "%s controller: %s (%s)", controller_names[i],
+                         strerror(-failed), parent[0] ? parent : "/sys/fs/cgroup");
     }
     if (rc != 0)
         return rc;
@@ -289,8 +288,8 @@ int cgroup_create(const struct cgroup_layout *layout, const char *name,
         if (rc == 0)
             rc = set_limit(path, (enum cgroup_controller)i, layout->unified[i], limits);
         if (rc != 0) {
-            int failed = err_set(err, ERR_UNSUPPORTED_HERE, "cannot set %s limit in %s: %s",
-                                 controller_names[i], path, strerror(-rc));
+            int failed = err_set(err, ERR_UNSUPPORTED_HERE, "%s limit: %s (%s)",
+                                 controller_names[i], strerror(-rc), path);
             if (cgroup_remove(layout, name) != 0)
                 return failed;
             return failed;

@@ -12,6 +12,7 @@
 #include "common/pure/buf.h"
 #include "worker/runtime/driver.h"
 #include "worker/runtime/spawn.h"
+#include "worker/runtime/syscalls.h"
 
 #define INIT_PATH "/.sheaf/task-init"
 #define HOSTNAME  "sheaf"
@@ -29,6 +30,13 @@ static void add(struct driver_command *command, const char *a, const char *b, co
         spec_texts_add(&command->argv, b);
     if (c != NULL)
         spec_texts_add(&command->argv, c);
+}
+
+/* Parents that bwrap makes by itself are closed to all but its user. */
+static void add_folder(struct driver_command *command, const char *path)
+{
+    add(command, "--perms", "0755", "--dir");
+    spec_texts_add(&command->argv, path);
 }
 
 static void add_tmpfs(struct driver_command *command, uint64_t size, const char *path)
@@ -96,7 +104,9 @@ static int add_etc(struct driver_command *command, const struct driver_user *use
              uid == 0 ? "" : "root:x:0:0:root:/root:/usr/sbin/nologin\n", uid, gid);
     snprintf(group, sizeof(group), "%ssheaf:x:%u:\nnogroup:x:65534:\n",
              gid == 0 ? "" : "root:x:0:\n", gid);
-    add(command, "--dir", "/etc", NULL);
+    add_folder(command, "/etc");
+    add_folder(command, "/etc/ssl");
+    add_folder(command, "/etc/OpenCL");
     for (size_t i = 0; i < sizeof(shown) / sizeof(shown[0]); i++)
         add(command, "--ro-bind-try", shown[i], shown[i]);
     if (add_text(command, "/etc/passwd", passwd) != 0 || add_text(command, "/etc/group", group) != 0
@@ -129,33 +139,57 @@ static void add_system(struct driver_command *command)
 /* Empty places that programs expect. /tmp may fill the memory limit, nothing more. */
 static void add_scratch(struct driver_command *command, const struct plan_task *task)
 {
-    add(command, "--dir", "/home", NULL);
-    add(command, "--dir", "/root", NULL);
-    add(command, "--dir", "/var", NULL);
+    add_folder(command, "/home");
+    add_folder(command, "/root");
+    add_folder(command, "/var");
     add_tmpfs(command, RUN_SIZE, "/run");
     add(command, "--symlink", "/run", "/var/run");
     add_tmpfs(command, task->limits.memory, "/tmp");
     add_tmpfs(command, task->limits.memory, "/var/tmp");
 }
 
+/* Drivers and collective libraries look for the bus layout; without a device the CPUs do. */
+static void add_topology(struct driver_command *command, bool devices)
+{
+    static const char *const folders[] = {"/sys",       "/sys/devices", "/sys/devices/system",
+                                          "/sys/class", "/sys/bus",     "/sys/dev"};
+    static const char *const buses[] = {"/sys/devices", "/sys/class/drm", "/sys/class/kfd",
+                                        "/sys/bus/pci", "/sys/dev/char"};
+    static const char *const cpus[] = {"/sys/devices/system/cpu", "/sys/devices/system/node"};
+
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
+        add_folder(command, folders[i]);
+    for (size_t i = 0; devices && i < sizeof(buses) / sizeof(buses[0]); i++)
+        add(command, "--ro-bind-try", buses[i], buses[i]);
+    for (size_t i = 0; !devices && i < sizeof(cpus) / sizeof(cpus[0]); i++)
+        add(command, "--ro-bind-try", cpus[i], cpus[i]);
+}
+
+/* "/dev/a/b/c" needs /dev/a and /dev/a/b. */
+static void add_parents(struct driver_command *command, const char *node)
+{
+    char path[FS_PATH];
+
+    snprintf(path, sizeof(path), "%s", node);
+    for (char *slash = strchr(path + strlen("/dev/"), '/'); slash != NULL;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        add_folder(command, path);
+        *slash = '/';
+    }
+}
+
 static void add_devices(struct driver_command *command, const struct plan_task *task)
 {
-    static const char *const topology[] = {"/sys/devices", "/sys/class/drm", "/sys/class/kfd",
-                                           "/sys/bus/pci", "/sys/dev/char"};
-
     add(command, "--dev", "/dev", NULL);
-    for (uint32_t i = 0; i < task->device_nodes.count; i++)
-        add(command, "--dev-bind", task->device_nodes.items[i], task->device_nodes.items[i]);
+    for (uint32_t i = 0; i < task->device_nodes.count; i++) {
+        const char *node = task->device_nodes.items[i];
+        add_parents(command, node);
+        add(command, "--dev-bind", node, node);
+    }
     add_tmpfs(command, task->shm > 0 ? task->shm : SHM_DEFAULT, "/dev/shm");
     add(command, "--remount-ro", "/dev", NULL);
-    /* Drivers and collective libraries look for the bus layout; without a device the CPUs do. */
-    if (task->device_nodes.count > 0) {
-        for (size_t i = 0; i < sizeof(topology) / sizeof(topology[0]); i++)
-            add(command, "--ro-bind-try", topology[i], topology[i]);
-    } else {
-        add(command, "--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu");
-        add(command, "--ro-bind-try", "/sys/devices/system/node", "/sys/devices/system/node");
-    }
+    add_topology(command, task->device_nodes.count > 0);
 }
 
 static void add_isolation(struct driver_command *command, bool drop)
@@ -178,16 +212,28 @@ static void add_isolation(struct driver_command *command, bool drop)
     add(command, "--cap-add", "CAP_SETPCAP", NULL);
 }
 
-static int bwrap_info(struct driver_command *command, int write_end)
+/* Hands a copy of fd to the sandbox under an option that takes its number. */
+static int add_fd(struct driver_command *command, const char *option, int fd)
 {
-    int fd = fcntl(write_end, F_DUPFD, DRIVER_FIRST_FD);
+    int high = fcntl(fd, F_DUPFD, DRIVER_FIRST_FD);
 
-    if (fd < 0)
+    if (high < 0 || command->fd_count == sizeof(command->fd) / sizeof(command->fd[0]))
         return -ERR_IO;
-    command->fd[command->fd_count++] = fd;
-    spec_texts_add(&command->argv, "--info-fd");
-    spec_texts_addf(&command->argv, "%d", fd);
+    command->fd[command->fd_count++] = high;
+    spec_texts_add(&command->argv, option);
+    spec_texts_addf(&command->argv, "%d", high);
     return 0;
+}
+
+static int add_syscalls(struct driver_command *command)
+{
+    int fd;
+
+    if (syscalls_filter(&fd, NULL) != 0)
+        return -ERR_IO;
+    int rc = add_fd(command, "--seccomp", fd);
+    close(fd);
+    return rc;
 }
 
 static int bwrap_command(const struct plan_task *task, const struct driver_user *user,
@@ -203,10 +249,12 @@ static int bwrap_command(const struct plan_task *task, const struct driver_user 
                        "bwrap is not installed; apt-get install bubblewrap");
     spec_texts_add(&command.argv, path);
     add_isolation(&command, user->drop);
-    rc = pipe2(info, O_CLOEXEC) == 0 ? bwrap_info(&command, info[1]) : -ERR_IO;
+    rc = pipe2(info, O_CLOEXEC) == 0 ? add_fd(&command, "--info-fd", info[1]) : -ERR_IO;
     if (info[1] >= 0)
         close(info[1]);
     command.info_fd = info[0];
+    if (rc == 0)
+        rc = add_syscalls(&command);
     add_system(&command);
     if (rc == 0)
         rc = add_etc(&command, user);
@@ -270,7 +318,8 @@ static int bwrap_probe(struct err *err)
     int rc = spawn_run(argv, NULL, PROBE_TIMEOUT_MS, &output, &detail);
     if (rc != 0)
         rc = err_set(err, ERR_UNSUPPORTED_HERE, "%.150s; %s", detail.text,
-                     root ? "run with CAP_SYS_ADMIN" : "allow user namespaces, or run as root");
+                     root ? "give it CAP_SYS_ADMIN, or run as an ordinary user"
+                          : "allow user namespaces, or run as root");
     buf_fini(&output);
     driver_command_fini(&command);
     return rc;

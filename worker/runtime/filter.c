@@ -83,8 +83,13 @@ int filter_script(const char *name, uid_t uid, enum filter_mode mode,
         rc = add_peers(peers, AF_INET6, ret_script, err);
     if (rc != 0)
         return rc;
-    buf_printf(ret_script, "    meta skuid %u %s\n  }\n}\n", (unsigned)uid,
-               mode == FILTER_REJECT ? "reject with icmpx type admin-prohibited" : "drop");
+    /* A reset ends a connect at once; over IPv6 an ICMP answer does not. */
+    if (mode == FILTER_REJECT)
+        buf_printf(ret_script,
+                   "    meta skuid %u meta l4proto tcp reject with tcp reset\n"
+                   "    meta skuid %u reject with icmpx type admin-prohibited\n",
+                   (unsigned)uid, (unsigned)uid);
+    buf_printf(ret_script, "    meta skuid %u drop\n  }\n}\n", (unsigned)uid);
     return 0;
 }
 
@@ -120,7 +125,7 @@ enum filter_mode filter_probe(struct err *err)
     char name[64];
 
     if (geteuid() != 0) {
-        (void)err_set(err, ERR_UNSUPPORTED_HERE, "network filter: needs root");
+        (void)err_set(err, ERR_UNSUPPORTED_HERE, "it needs root");
         return FILTER_NONE;
     }
     snprintf(name, sizeof(name), "probe_%d", (int)getpid());

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -145,6 +147,11 @@ static void drop_user(const struct init *init, const char *uid_text, const char 
         prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
     if (setgroups(count, groups) != 0 || setresgid(gid, gid, gid) != 0
         || setresuid(uid, uid, uid) != 0)
+        fail(init, INIT_STEP_USER, errno);
+    /* The change of user cleared the rest; what could be inherited goes too. */
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (syscall(SYS_capset, &head, none) != 0)
         fail(init, INIT_STEP_USER, errno);
     /* A change of user clears it. */
     if (is_alone())

@@ -29,8 +29,8 @@
 #define REMOVE_TRIES    400u
 /* A process that sleeps in the kernel may outlast any signal: 10 s, then it is left. */
 #define ORPHAN_ROUNDS 5
-#define INFO_LIMIT      4096
-#define NOISE_LIMIT     2048
+#define INFO_LIMIT    4096
+#define NOISE_LIMIT   2048
 
 static void arm(struct event *timer, uint64_t ms)
 {
@@ -499,6 +499,8 @@ void supervise_advance(struct supervisor *super)
     if (super->child != 0 || super->finishing)
         return;
     if (super->control >= 0 || super->open_logs > 0) {
+        /* Whatever is left lost its parent, and has nobody to report to. */
+        kill_orphans();
         if (!event_pending(super->linger, EV_TIMEOUT, NULL))
             arm(super->linger, LINGER_MS);
         return;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -434,8 +435,12 @@ static void clean_groups(const struct plan_task *plan)
 static void clean_leftovers(const char *dir)
 {
     struct plan_task plan;
+    struct plan_run run;
     struct err err = {0};
 
+    /* One that lives but cannot be spoken to any more; its sandbox dies with it. */
+    if (plan_run_read(dir, &run, &err) == 0 && plan_run_lives(&run))
+        kill(run.pid, SIGKILL);
     if (plan_task_read(dir, &plan, &err) != 0)
         return;
     clean_groups(&plan);
