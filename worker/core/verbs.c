@@ -20,36 +20,26 @@
 
 int verb_fail(const struct err *err)
 {
+    static const struct {
+        enum err_code code;
+        int exit_code;
+    } codes[] = {
+        {ERR_USAGE, 2},           {ERR_CONFIG_INVALID, 2}, {ERR_NOT_FOUND, 3},
+        {ERR_NOT_ENROLLED, 4},    {ERR_TOKEN_INVALID, 4},  {ERR_TLS_VERIFY, 4},
+        {ERR_ALREADY_RUNNING, 5}, {ERR_STATE_CONFLICT, 5}, {ERR_JOIN_TOKEN_SPENT, 5},
+        {ERR_UUID_CONFLICT, 5},   {ERR_STATE_CORRUPT, 5},  {ERR_TIMEOUT, 8},
+        {ERR_UNREACHABLE, 9},     {ERR_INTERRUPTED, 130},
+    };
     const struct err_info *info = err_info(err->code);
 
     fprintf(stderr, "sheaf-worker: %s: %s\n", info->title, err->text);
     if (info->hint[0])
         fprintf(stderr, "  next: %s\n", info->hint);
-    switch (err->code) {
-    case ERR_USAGE:
-    case ERR_CONFIG_INVALID:
-        return 2;
-    case ERR_NOT_FOUND:
-        return 3;
-    case ERR_NOT_ENROLLED:
-    case ERR_TOKEN_INVALID:
-    case ERR_TLS_VERIFY:
-        return 4;
-    case ERR_ALREADY_RUNNING:
-    case ERR_STATE_CONFLICT:
-    case ERR_JOIN_TOKEN_SPENT:
-    case ERR_UUID_CONFLICT:
-    case ERR_STATE_CORRUPT:
-        return 5;
-    case ERR_TIMEOUT:
-        return 8;
-    case ERR_UNREACHABLE:
-        return 9;
-    case ERR_INTERRUPTED:
-        return 130;
-    default: /* any other refusal */
-        return 1;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        if (codes[i].code == err->code)
+            return codes[i].exit_code;
     }
+    return 1; /* any other refusal */
 }
 
 /* -- asking the daemon
