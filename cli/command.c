@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/suggest.h"
 #include "cli/term.h"
 #include "common/pure/mem.h"
+#include "common/pure/nearest.h"
 
 const char *args_get(const struct args *args, const char *name)
 {
@@ -59,23 +59,27 @@ static int find_command(int argc, char **argv, const struct command **ret_comman
     return 0;
 }
 
+#define NAME_MAX_WORDS 128 /* verbs, or options of one verb and global ones */
+
 static int unknown_command(int argc, char **argv, struct err *err)
 {
-    struct suggest suggest = suggest_for(argv[0]);
+    const char *names[NAME_MAX_WORDS];
+    size_t count = 0;
+    size_t length = strlen(argv[0]);
     struct buf family;
 
     buf_init(&family, 160);
-    for (const struct command *c = commands; c->name != NULL; c++) {
-        size_t length = strlen(argv[0]);
+    for (const struct command *c = commands; c->name != NULL && count < NAME_MAX_WORDS; c++) {
         if (strncmp(c->name, argv[0], length) == 0 && c->name[length] == ' ')
             buf_printf(&family, "%s%s", family.length ? ", " : "", c->name);
-        suggest_offer(&suggest, c->name);
+        names[count++] = c->name;
     }
+    const char *nearest = nearest_word(argv[0], names, count);
     if (family.length > 0) {
         err_set(err, ERR_USAGE, "'%s%s%s' is no command; there are: %s", argv[0],
                 argc > 1 ? " " : "", argc > 1 ? argv[1] : "", family.data);
-    } else if (suggest.best != NULL) {
-        err_set(err, ERR_USAGE, "'%s' is no command; did you mean '%s'?", argv[0], suggest.best);
+    } else if (nearest != NULL) {
+        err_set(err, ERR_USAGE, "'%s' is no command; did you mean '%s'?", argv[0], nearest);
     } else {
         err_set(err, ERR_USAGE, "'%s' is no command; 'sheaf help' lists them", argv[0]);
     }
@@ -121,16 +125,19 @@ static const struct option_row *row_by_letter(const struct option_row *rows, siz
 
 static int unknown_option(const struct command *command, const char *word, struct err *err)
 {
-    struct suggest suggest = suggest_for(word + (word[1] == '-' ? 2 : 1));
+    const char *names[NAME_MAX_WORDS];
+    size_t count = 0;
+    char plain[64];
 
+    snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(word, "="), word);
     for (size_t i = 0; i < GLOBAL_COUNT; i++)
-        suggest_offer(&suggest, globals[i].name);
+        names[count++] = globals[i].name;
     for (int i = 0; command != NULL && i < OPTION_MAX && command->options[i].name != NULL; i++)
-        suggest_offer(&suggest, command->options[i].name);
-    return err_set(err, ERR_USAGE, "unknown option '%s'%s%s%s%s%s", word,
-                   suggest.best ? "; did you mean '--" : "", suggest.best ? suggest.best : "",
-                   suggest.best ? "'?" : "", command ? "; see: sheaf help " : "",
-                   command ? command->name : "");
+        names[count++] = command->options[i].name;
+    const char *nearest = nearest_word(plain + strspn(plain, "-"), names, count);
+    return err_set(err, ERR_USAGE, "unknown option '%s'%s%s%s%s%s", plain,
+                   nearest ? "; did you mean '--" : "", nearest ? nearest : "", nearest ? "'?" : "",
+                   command ? "; see: sheaf help " : "", command ? command->name : "");
 }
 
 /* Stores one option; uses the next word as its value where the row wants one. */

@@ -9,7 +9,6 @@
 
 #include "cli/api.h"
 #include "cli/command.h"
-#include "cli/suggest.h"
 #include "cli/table.h"
 
 #define MAX_WORDS 16
