@@ -29,7 +29,10 @@ struct httpc_request {
     const char *accept;
     const char *last_event_id;
     long timeout_ms; /* 0 = none, for streams */
-    /* Streams: called with body bytes as they come; false ends the transfer without an error. */
+    /*
+     * Streams: called with body bytes as they come; false ends the transfer without an error. A
+     * status other than 2xx is no stream: its body (a problem document) is in the response.
+     */
     bool (*on_data)(const char *bytes, size_t size, void *arg);
     void *arg;
     volatile int *interrupted; /* set by a signal handler: ends with ERR_INTERRUPTED */

@@ -58,7 +58,11 @@ int zsock_new(struct event_base *base, void *zmq_context, const struct zsock_opt
 int zsock_bind(struct zsock *socket, const char *endpoint, char *ret_endpoint,
                struct err *err) SHEAF_MUST_USE;
 int zsock_connect(struct zsock *socket, const char *endpoint, struct err *err) SHEAF_MUST_USE;
-/* Drops the connection and all queued messages, then connects anew. */
+/*
+ * Drops the connection and all queued messages, then connects anew. A lost connection comes back by
+ * itself; one that ZAP refused does not: libzmq gives up for good, so a client that hears nothing
+ * for a while calls this.
+ */
 int zsock_reconnect(struct zsock *socket, const char *endpoint, struct err *err) SHEAF_MUST_USE;
 /*
  * Never blocks. peer NULL for DEALER, PUB; the identity frame for ROUTER. 0, or -ERR_UNREACHABLE

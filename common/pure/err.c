@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/pure/utf8.h"
+
 static const struct err_info rows[] = {
 #define ERR(symbol, slug, number, http, actor, retry, title, hint)                                 \
     {ERR_##symbol, slug, http, ERR_ACTOR_##actor, retry, title, hint},
@@ -22,6 +24,9 @@ static void fill(struct err *err, enum err_code code, const char *pointer, const
     err->code = code;
     snprintf(err->pointer, sizeof(err->pointer), "%s", pointer);
     vsnprintf(err->text, sizeof(err->text), format, args);
+    /* Both travel in JSON, also when a foreign text was cut inside a character. */
+    utf8_repair(err->pointer);
+    utf8_repair(err->text);
 }
 
 int err_set(struct err *err, enum err_code code, const char *format, ...)

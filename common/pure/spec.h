@@ -121,6 +121,8 @@ void spec_init(struct job_spec *spec);
  * too. err->pointer names the field. ERR_OUT_OF_RANGE, ERR_CONTRADICTION, ERR_INVALID_NAME, …
  */
 int spec_check(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
+/* Every file has the hash and size of its archive: what a server asks. ERR_FIELD_MISSING. */
+int spec_check_packed(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
 /* 1-63 of a-z 0-9 -, starts with a letter, does not end with -. */
 bool name_is_valid(const char *name);
 /* Number of processes of the gang: nodes, or nodes x devices with LAUNCH_DEVICE. */

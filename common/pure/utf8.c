@@ -1,6 +1,7 @@
 #include "common/pure/utf8.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Length of the sequence that starts at text, 0 if there is none (RFC 3629 §4). */
 static size_t sequence(const unsigned char *text, size_t length)
@@ -37,4 +38,19 @@ bool utf8_is_valid(const char *text, size_t length)
         length -= step;
     }
     return true;
+}
+
+void utf8_repair(char *text)
+{
+    size_t length = strlen(text);
+
+    while (length > 0) {
+        size_t step = sequence((const unsigned char *)text, length);
+        if (step == 0) {
+            *text = '?';
+            step = 1;
+        }
+        text += step;
+        length -= step;
+    }
 }

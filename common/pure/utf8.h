@@ -7,5 +7,7 @@
 
 /* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. NUL counts as valid. */
 bool utf8_is_valid(const char *text, size_t length);
+/* Puts '?' for each byte that makes the text invalid, e.g. a character cut by a limit. */
+void utf8_repair(char *text);
 
 #endif
