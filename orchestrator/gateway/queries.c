@@ -134,7 +134,9 @@ static const struct query queries[QUERY_COUNT] = {
         "select " PAGE(
         "select j.id as k, json_build_object(" JOB_FIELDS("$3") ") as j" JOB_FROM
         "where " SEES_JOB " and ($5::bigint is null or j.id < $5::bigint)"
-        " and ($6::text is null or j.state = $6::text) and ($7::text is null or j.name = $7::text)",
+        " and ($6::text is null or j.state = $6::text"
+        " or ($6::text = 'live' and j.state not in " FINAL_STATES "))"
+        " and ($7::text is null or j.name = $7::text)",
         "desc", "$4"),
         {PARAM_ALL, PARAM_PROJECT, PARAM_REASONS, PARAM_LIMIT, PARAM_CURSOR, PARAM_STATE,
          PARAM_NAME}},

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("SHEAF_BIN", os.path.join(ROOT, "build", "dev", "bin"))
@@ -165,6 +166,10 @@ class Worker:
         self.join_flags = ["--name", name, "--address", "127.0.0.1", "--port-range",
                            f"{low}-{low + 8}", "--probe-port", str(low + 9), "--price", price,
                            "--region", region, *extra]
+        machine = os.path.join(pool.dir, name + ".machine-id")  # one machine each, as it were
+        with open(machine, "w", encoding="utf-8") as file:
+            file.write(uuid.uuid4().hex + "\n")
+        self.join_flags += ["--machine-id", machine]
         env = {"POCL_DEVICES": " ".join(["basic"] * devices), "POCL_MEMORY_LIMIT": "1",
                "SHEAF_DEVICE_SALT": name, **env}
         self.env = env
@@ -210,13 +215,14 @@ class Pool:
             "--worker-bind", self.control, "--advertise", self.control,
             "--command-bind", f"tcp://127.0.0.1:{command}",
             "--hint-bind", f"tcp://127.0.0.1:{hints}",
-            "--metrics-bind", f"127.0.0.1:{metrics}", "--keep-database", *flags],
+            "--metrics-bind", f"127.0.0.1:{metrics}", "--operator-token-file",
+            os.path.join(self.dir, "operator.token"), *flags],
             os.path.join(self.dir, "orchestrator.log"))
         self.url = f"https://127.0.0.1:{https}"
         gateway_state = os.path.join(self.dir, "gateway")
         self.gateway = Program("gateway", [
-            os.path.join(BIN, "sheaf-gateway"), "run", "--link", os.path.join(state, "gateway.link"),
-            "--state", gateway_state, "--bind", f"127.0.0.1:{https}", "--bulk-bind", self.bulk,
+            os.path.join(BIN, "sheaf-gateway"), "--link", os.path.join(state, "gateway.link"),
+            "--state", gateway_state, "--bind", f"https://127.0.0.1:{https}", "--bulk-bind", self.bulk,
             "--url", self.url, "--bulk-url", self.bulk],
             os.path.join(self.dir, "gateway.log"))
         self.state = state
@@ -226,9 +232,8 @@ class Pool:
         self.orchestrator.start("sheaf-orchestrator ready", 120)
         ready = self.gateway.start("sheaf-gateway ready", 60)
         self.ca = re.search(r"ca=(\S+)", ready).group(1)
-        token = until("the first operator token", lambda: next(
-            (m.group(0) for line in self.orchestrator.lines
-             if (m := re.search(r"sht_[A-Za-z0-9_-]+", line))), None))
+        with open(os.path.join(self.dir, "operator.token"), encoding="utf-8") as file:
+            token = file.read().strip()
         self.operator = Client(self, token, "operator")
         self.operator("admin", "project", "create", "demo")
         self.operator("admin", "deposit", "demo", "100")
@@ -277,14 +282,6 @@ class Pool:
             worker.program.stop()
         self.gateway.stop()
         self.orchestrator.stop()
-        database = os.path.join(self.state, "postgres")
-        for candidate in (database, os.path.join(self.state, "database"),
-                          os.path.join(self.state, "pg")):
-            pid_file = os.path.join(candidate, "postmaster.pid")
-            for path in (pid_file, os.path.join(candidate, "data", "postmaster.pid")):
-                if os.path.exists(path):
-                    with open(path, encoding="utf-8") as file:
-                        os.kill(int(file.readline()), signal.SIGINT)
         if keep:
             print("kept:", self.dir)
         else:
