@@ -43,7 +43,7 @@ struct turn {
     struct journal_entry *journal;
     uint32_t journal_count;
     uint32_t journal_capacity;
-    bool alone;     /* one event or one queue pass, decided on a world just reloaded */
+    bool alone; /* one event or one queue pass, decided on a world just reloaded */
 };
 
 struct engine {

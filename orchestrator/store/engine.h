@@ -28,7 +28,10 @@ void event_box_free(struct event_box *box);
 struct engine;
 
 struct engine_hooks {
-    /* One effect, after the commit `seq` of the change that justifies it. */
+    /*
+     * One effect, after the commit `seq` of the change that justifies it. A refusal that rests on
+     * no decision (deposed, database, queue full) comes with seq 0, also from within engine_post.
+     */
     void (*on_effect)(const struct effect *effect, uint64_t seq, void *arg);
     /* After each commit that wrote rows: what changed, for the hint to gateways. */
     void (*on_commit)(const struct row *rows, uint32_t row_count, uint64_t seq, void *arg);

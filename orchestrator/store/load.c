@@ -236,6 +236,9 @@ int store_idem(struct store *store, uint64_t token, const char *key, struct idem
     static const char SQL[] = "SELECT token, key, body_hash, code, object, at_us::bigint FROM idem"
                               " WHERE token = $1 AND key = $2";
 
+    /* While the server is away a blocking connect per command would stop the loop. */
+    if (store->phase == STORE_WAITING || store->phase == STORE_CONNECTING)
+        return err_set(err, ERR_DATABASE, "the connection to the database is lost");
     int failed = store_reader_ready(store, err);
     if (failed == 0)
         failed = idem_read(store->reader, SQL, token, key, ret_row, ret_found, err);

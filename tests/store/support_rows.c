@@ -13,7 +13,7 @@
 
 static const char SPEC[] = "{\"version\":1,\"name\":\"train\",\"nodes\":1,"
                            "\"resources\":{\"gpu\":{\"memory\":\"24GB\",\"count\":1}},"
-                           "\"commands\":[\"true\"]}";
+                           "\"max_duration\":\"24h\",\"commands\":[\"true\"]}";
 
 void fill_hash(uint8_t out[32], uint8_t seed)
 {

@@ -204,7 +204,7 @@ static void a_reply_is_given_when_its_change_is_committed(void **state)
 {
     (void)state;
     struct place *place = place_open();
-    char name[16];
+    char name[24];
     place->look = true;
     for (int i = 0; i < 200; i++) {
         snprintf(name, sizeof(name), "project-%d", i);
@@ -225,7 +225,7 @@ static void events_of_a_turn_share_a_transaction(void **state)
 {
     (void)state;
     struct place *place = place_open();
-    char name[16];
+    char name[24];
     spin(place, 100);
     uint64_t before = engine_counters(place->engine).commits;
     for (int i = 0; i < 500; i++) {
@@ -279,7 +279,7 @@ static void what_the_database_refuses_is_set_aside_alone(void **state)
     struct uuid taken = uuid_new();
     char uid[UUID_TEXT];
     char sql[160];
-    char name[16];
+    char name[24];
     spin(place, 100);
     uuid_format(&taken, uid);
     snprintf(sql, sizeof(sql), "INSERT INTO project VALUES (900000, '%s', 'planted', 1)", uid);
@@ -392,7 +392,7 @@ static void a_lost_connection_is_nobodys_business(void **state)
 {
     (void)state;
     struct place *place = place_open();
-    char name[16];
+    char name[24];
     PGconn *admin = db_admin(&place->db);
     place->look = true;
     for (int i = 0; i < 30; i++) {
