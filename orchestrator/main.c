@@ -420,9 +420,7 @@ static int serve(struct program *program, struct err *err)
     return 0;
 }
 
-/* -- verbs
- * ------------------------------------------------------------------------------------------------
- */
+/* -- verbs ----------------------------------------------------------------------------------- */
 
 static int migrate(struct program *program, const char *verb, struct err *err)
 {

@@ -47,7 +47,7 @@ const struct config_option setup_options[] = {
     TEXT("run-as", "postgres", "USER", "user of the embedded PostgreSQL when started by root"),
     TEXT("operator-token-file", NULL, "FILE",
          "write the first operator token there (0600) and not to the terminal"),
-    {"heartbeat", CONFIG_DURATION, "5s", 100000, (int64_t)300 * 1000000, false, "TIME",
+    {"heartbeat", CONFIG_DURATION, "5s", 500000, (int64_t)60 * 1000000, false, "TIME",
      "what workers are told; three missed make a node unknown"},
     BOOL("keep-database", "leave the embedded PostgreSQL running at the end"),
     BOOL("paranoid", "check every invariant after each step (slow)"),

@@ -179,6 +179,12 @@ static uint64_t row_job(const struct row *row)
     return 0;
 }
 
+/* Rows that nobody reads in passing; each would be a hint per probe, receipt or command. */
+static bool is_quiet_row(enum row_kind kind)
+{
+    return kind == ROW_CONTROL || kind == ROW_LINK || kind == ROW_RECEIPT || kind == ROW_IDEM;
+}
+
 static bool is_node_row(enum row_kind kind)
 {
     return kind == ROW_NODE || kind == ROW_NODE_EVENT || kind == ROW_DEVICE;
@@ -193,6 +199,7 @@ bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, s
         if (rows[i].kind == ROW_JOB)
             touch_job(&touched, &rows[i].job);
         touched.nodes |= is_node_row(rows[i].kind);
+        touched.any |= !is_quiet_row(rows[i].kind); /* a revoked token dies by any hint */
     }
     for (uint32_t i = 0; i < row_count; i++) {
         uint64_t job = row_job(&rows[i]);
@@ -204,7 +211,7 @@ bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, s
         if (job == UINT64_MAX ? touched.count != 1 : !touched_has(&touched, job))
             touched.all = true;
     }
-    if (!touched.any && !touched.nodes)
+    if (!touched.any)
         return false;
     hint.seq = seq;
     hint.nodes = touched.nodes;
