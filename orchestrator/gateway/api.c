@@ -41,8 +41,8 @@ uint64_t api_body_limit(const struct guard *head, void *gateway)
     char allow[64];
     const char *target = guard_target(head);
     char *path = mem_dup(target, strcspn(target, "?"));
-    const struct route *route
-        = route_match(gateway_routes, guard_method(head), path, params, allow);
+    const struct route *route =
+        route_match(gateway_routes, guard_method(head), path, params, allow);
 
     (void)gateway;
     params_free(params);
@@ -67,8 +67,8 @@ void api_on_call(struct http_call *call, void *arg)
 {
     struct gateway *gateway = arg;
     char allow[64];
-    const struct route *route
-        = route_match(gateway_routes, call->method, call->path, call->param, allow);
+    const struct route *route =
+        route_match(gateway_routes, call->method, call->path, call->param, allow);
 
     if (route == NULL && allow[0] != '\0') {
         http_header(call, "Allow", allow);
@@ -395,8 +395,7 @@ static void reread(struct gateway *gateway, struct http_call *call)
     db_run(gateway->db, &args, 1, on_reread, call->id, gateway);
 }
 
-static json_t *compose(const struct gateway *gateway, const struct http_call *call,
-                       struct err *err)
+static json_t *compose(const struct gateway *gateway, const struct http_call *call, struct err *err)
 {
     const struct command_done *done = call->state;
     const struct route *route = call_route(call);

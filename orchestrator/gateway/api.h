@@ -37,8 +37,8 @@ struct command_draft {
         Sheaf__NodeSet node_set;
         Sheaf__AddContent content;
     };
-    json_t *body; /* the request's; an object, maybe empty */
-    char *text;   /* malloc'd; freed with the draft */
+    json_t *body;                      /* the request's; an object, maybe empty */
+    char *text;                        /* malloc'd; freed with the draft */
     char currency[SPEC_CURRENCY_TEXT]; /* plans */
     uint8_t bytes[256];                /* keys and ids that the command points to */
     struct buf claim;
@@ -63,8 +63,8 @@ struct command_done {
     struct uuid object;
     bool replayed;
     int64_t amount;
-    json_t *body;     /* of the reply; object or NULL */
-    json_t *request;  /* what was asked; borrowed reference of ours */
+    json_t *body;    /* of the reply; object or NULL */
+    json_t *request; /* what was asked; borrowed reference of ours */
     char currency[SPEC_CURRENCY_TEXT];
 };
 /* Composed answers of routes without a query; NULL and err on a strange reply. */

@@ -4,8 +4,8 @@
 
 #include "common/io/base64.h"
 #include "common/io/clock.h"
-#include "common/io/json.h"
 #include "common/io/jointoken.h"
+#include "common/io/json.h"
 #include "common/io/spec_json.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/api.h"
@@ -211,8 +211,8 @@ static int take_scopes(struct command_draft *draft, struct err *err)
 
 int fill_token(const struct http_call *call, struct command_draft *draft, struct err *err)
 {
-    static const char *const fields[]
-        = {"project", "provider", "user", "role", "scopes", "ttl_s", NULL};
+    static const char *const fields[] = {"project", "provider", "user", "role",
+                                         "scopes",  "ttl_s",    NULL};
     const char *text[4] = {"", "", "", ""};
     int64_t ttl = 0;
     int rc = api_only_fields(draft->body, fields, err);
@@ -319,8 +319,8 @@ static int take_hex(const json_t *body, const char *key, size_t size, uint8_t *o
 
 int fill_enrol(const struct http_call *call, struct command_draft *draft, struct err *err)
 {
-    static const char *const fields[]
-        = {"curve_key", "sign_key", "machine", "claim", "proof", NULL};
+    static const char *const fields[] = {"curve_key", "sign_key", "machine",
+                                         "claim",     "proof",    NULL};
     Sheaf__Enrol *enrol = &draft->enrol;
     const char *claim = json_text(draft->body, "claim");
     uint8_t none[SHA256_SIZE];

@@ -11,7 +11,7 @@
 #include "orchestrator/gateway/route.h"
 
 /* A revoked token dies at the next hint, and without hints within this time. */
-#define REMEMBER_US ((int64_t)5000000)
+#define REMEMBER_US  ((int64_t)5000000)
 #define REMEMBER_MAX 1024u
 #define BEARER_MAX   128u
 

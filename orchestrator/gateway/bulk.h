@@ -2,9 +2,9 @@
 #define SHEAF_ORCHESTRATOR_GATEWAY_BULK_H
 
 /*
- * The bulk channel (proto/bulk.proto): workers bring logs and outputs and fetch files. Who speaks is
- * the authenticated CURVE key of each message, never what it says of itself; what a node may do, the
- * database says per attempt. Credit in bytes bounds what either side holds.
+ * The bulk channel (proto/bulk.proto): workers bring logs and outputs and fetch files. Who speaks
+ * is the authenticated CURVE key of each message, never what it says of itself; what a node may do,
+ * the database says per attempt. Credit in bytes bounds what either side holds.
  */
 #include "orchestrator/gateway/gateway.h"
 

@@ -343,8 +343,7 @@ static void on_put_known(const struct err *err, PGresult *const *results, uint32
         bulk_error(bulk, session, err != NULL ? ERR_UNAVAILABLE : ERR_NOT_FOUND,
                    "no rank of yours has this output", put->key.sha256);
         put_end(put);
-    } else if (strcmp(PQgetvalue(results[0], 0, 1),
-                      hex_format(put->key.sha256, SHA256_SIZE, hex))
+    } else if (strcmp(PQgetvalue(results[0], 0, 1), hex_format(put->key.sha256, SHA256_SIZE, hex))
                == 0) {
         put_state(bulk, session, put->key.sha256, put->key.size, true);
         put_end(put);
@@ -402,8 +401,7 @@ static void put_owner(struct bulk_put *put)
     sha256_stream_add(stream, put->path, strlen(put->path));
     sha256_stream_end(stream, hash);
     sha256_stream_free(stream);
-    snprintf(put->key.owner, sizeof(put->key.owner), "a-%.32s",
-             hex_format(hash, SHA256_SIZE, hex));
+    snprintf(put->key.owner, sizeof(put->key.owner), "a-%.32s", hex_format(hash, SHA256_SIZE, hex));
 }
 
 void bulk_on_put(struct bulk *bulk, struct bulk_session *session, const Sheaf__PutFile *ask)
@@ -421,8 +419,7 @@ void bulk_on_put(struct bulk *bulk, struct bulk_session *session, const Sheaf__P
                    ask->sha256.data);
         return;
     }
-    *put = (struct bulk_put){
-        .used = true, .number = ++bulk->next_id, .rank = ask->rank, .fd = -1};
+    *put = (struct bulk_put){.used = true, .number = ++bulk->next_id, .rank = ask->rank, .fd = -1};
     memcpy(put->attempt, ask->attempt_uid.data, 16);
     memcpy(put->key.sha256, ask->sha256.data, SHA256_SIZE);
     put->key.size = ask->size;

@@ -286,8 +286,7 @@ static void on_rank(const struct err *err, PGresult *const *results, uint32_t co
     struct rank_lookup *lookup = arg;
     struct bulk *bulk = lookup->bulk;
     struct bulk_session *session = bulk_session_find(bulk, id);
-    struct bulk_rank *rank
-        = session != NULL ? map_get(&session->ranks, lookup->attempt, 16) : NULL;
+    struct bulk_rank *rank = session != NULL ? map_get(&session->ranks, lookup->attempt, 16) : NULL;
 
     (void)count;
     if (rank != NULL && err == NULL) {

@@ -59,7 +59,7 @@ struct bulk {
     struct zap *zap;
     struct zsock *socket;
     struct event *tick;
-    struct event *more; /* fetches with credit left: next turn */
+    struct event *more;  /* fetches with credit left: next turn */
     struct map keys;     /* allowed keys → themselves */
     struct map sessions; /* id → session */
     struct map by_key;   /* curve key → session */

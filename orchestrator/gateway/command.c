@@ -15,7 +15,7 @@
 #define ANSWER_US   ((int64_t)15000000) /* then the caller is told to ask again */
 #define MAX_WAITING 1024u               /* commands without an answer */
 #define TICK_S      2
-#define ALIVE_US    ((int64_t)8000000)  /* since the last answer: three ticks and a bit */
+#define ALIVE_US    ((int64_t)8000000) /* since the last answer: three ticks and a bit */
 #define HELLO_US    ((int64_t)30000000)
 #define COMMAND_MAX FRAME_MAX
 
@@ -144,8 +144,8 @@ static int sockets_open(struct command_link *link, struct err *err)
     struct zsock *commands = NULL;
     struct zsock *hints = NULL;
 
-    int rc = zsock_new(gateway->base, gateway->zmq, &options, on_command_message, link, &commands,
-                       err);
+    int rc =
+        zsock_new(gateway->base, gateway->zmq, &options, on_command_message, link, &commands, err);
     if (rc == 0)
         rc = zsock_connect(commands, gateway->link.orchestrator, err);
     options.type = ZMQ_SUB;

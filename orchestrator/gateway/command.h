@@ -3,7 +3,8 @@
 
 /*
  * The line to the orchestrator: commands out, replies in, hints of commits. It re-reads the link
- * file when the orchestrator does not answer, announces this gateway, and tells others what changed.
+ * file when the orchestrator does not answer, announces this gateway, and tells others what
+ * changed.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -9,6 +9,7 @@
  *
  *   DIR/objects/ab/abcd…      content, read-only
  *   DIR/parts/OWNER-HASH      an upload in parts, and OWNER-HASH.map: one byte per part received
+ *   DIR/parts/OWNER-HASH.sealed   that upload became content: its owner need not send it again
  *   DIR/streams/OWNER-HASH    an upload in order: its length is how far it came
  *
  * OWNER keeps tenants apart: nobody can append to, or learn of, an upload of somebody else.

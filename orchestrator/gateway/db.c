@@ -8,9 +8,9 @@
 #include "common/io/log.h"
 #include "common/pure/mem.h"
 
-#define MAX_QUEUE     2048        /* requests; at 5 ms each more than anybody waits for */
-#define MAX_ARG_BYTES ((size_t)4 << 20)
-#define WAIT_US       ((int64_t)8000000) /* a queued request is given up after this */
+#define MAX_QUEUE        2048 /* requests; at 5 ms each more than anybody waits for */
+#define MAX_ARG_BYTES    ((size_t)4 << 20)
+#define WAIT_US          ((int64_t)8000000) /* a queued request is given up after this */
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS   5000
 
@@ -123,7 +123,8 @@ const char *db_text(const PGresult *result)
 
 int64_t db_int(const PGresult *result, int row, int column)
 {
-    return PQgetisnull(result, row, column) ? 0 : strtoll(PQgetvalue(result, row, column), NULL, 10);
+    return PQgetisnull(result, row, column) ? 0
+                                            : strtoll(PQgetvalue(result, row, column), NULL, 10);
 }
 
 /* -- requests ------------------------------------------------------------------------------- */
@@ -255,7 +256,8 @@ static bool send_statement(struct link *link, struct db_args *args)
         if (!args->arg[i].null && args->bytes.data == NULL)
             values[i] = "";
     }
-    return PQsendQueryPrepared(link->pg, query->name, (int)args->count, values, lengths, formats, 0);
+    return PQsendQueryPrepared(link->pg, query->name, (int)args->count, values, lengths, formats,
+                               0);
 }
 
 static void link_watch(struct link *link, short what)
@@ -308,9 +310,10 @@ static void note_error(struct request *request, const PGresult *result)
         return;
     (void)err_set(&request->err, ERR_DATABASE, "%s %s", state != NULL ? state : "",
                   text != NULL ? text : PQresultErrorMessage(result));
-    log_error("db", "refused", "query=%s detail=" LOG_Q,
-              query_get(request->args[request->done < request->count ? request->done : 0].query)->name,
-              request->err.text);
+    log_error(
+        "db", "refused", "query=%s detail=" LOG_Q,
+        query_get(request->args[request->done < request->count ? request->done : 0].query)->name,
+        request->err.text);
 }
 
 /* One result of the running request. True when it was the last: the sync point. */
@@ -505,7 +508,8 @@ static void link_down(struct link *link, const char *why)
     link->state = LINK_DOWN;
     link->request = NULL;
     memset(link->prepared, 0, sizeof(link->prepared));
-    link->backoff_ms = link->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : link->backoff_ms * 2;
+    link->backoff_ms =
+        link->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : link->backoff_ms * 2;
     evtimer_add(link->timer, &wait);
     if (request != NULL)
         request_again(db, request);

@@ -217,8 +217,8 @@ static void take_piece(struct follower *follower, struct http_call *call, const 
     static uint8_t raw[PIECE_MAX];
     uint32_t index;
     uint64_t seq = (uint64_t)db_int(rows, i, 2);
-    struct log_cursor *cursor = cursor_find(follower, (uint32_t)db_int(rows, i, 0),
-                                            (uint32_t)db_int(rows, i, 1), &index);
+    struct log_cursor *cursor =
+        cursor_find(follower, (uint32_t)db_int(rows, i, 0), (uint32_t)db_int(rows, i, 1), &index);
 
     if (cursor == NULL || seq < cursor->next)
         return;
@@ -311,8 +311,8 @@ static void take_log_job(struct follower *follower, struct http_call *call, cons
 /* -- asking --------------------------------------------------------------------------------- */
 
 static void on_answer(struct follower *follower, struct http_call *call, const struct err *err,
-                      const PGresult *rows, void (*take)(struct follower *, struct http_call *,
-                                                         const PGresult *),
+                      const PGresult *rows,
+                      void (*take)(struct follower *, struct http_call *, const PGresult *),
                       bool may_be_empty)
 {
     uint64_t id = follower->call;

@@ -185,7 +185,8 @@ static enum guard_verdict read_request_line(struct guard *guard, char *line)
         return refuse(guard, ERR_BAD_REQUEST_LINE, "the method is no token");
     guard->method = (uint32_t)(line - guard->head.data);
     guard->target = (uint32_t)(target - guard->head.data);
-    /* The version first: a request in another protocol is told so whatever its target looks like. */
+    /* The version first: a request in another protocol is told so whatever its target looks like.
+     */
     if (read_version(guard, version) == GUARD_BAD)
         return GUARD_BAD;
     const char *why = check_target(target);
@@ -204,8 +205,8 @@ static bool port_is_valid(const char *text)
 /* RFC 3986 §3.2.2, without user info; names as DNS and common practice write them. */
 static bool host_is_valid(const char *host)
 {
-    static const char *const name_bytes
-        = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    static const char *const name_bytes =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
     size_t length;
 
     if (host[0] == '[') {
@@ -339,8 +340,7 @@ static enum guard_verdict read_line(struct guard *guard)
 
 static enum guard_verdict read_head_byte(struct guard *guard, uint8_t byte)
 {
-    enum err_code code
-        = guard->state == GUARD_IN_LINE ? ERR_BAD_REQUEST_LINE : ERR_INVALID_HEADER;
+    enum err_code code = guard->state == GUARD_IN_LINE ? ERR_BAD_REQUEST_LINE : ERR_INVALID_HEADER;
 
     if (guard->carriage && byte != '\n')
         return refuse(guard, code, "a CR without LF");
@@ -432,8 +432,7 @@ static size_t take_body(struct guard *guard, size_t length)
 
     guard->left -= size;
     if (guard->left == 0)
-        guard->state
-            = guard->state == GUARD_IN_CHUNK_DATA ? GUARD_IN_CHUNK_END : GUARD_AT_END;
+        guard->state = guard->state == GUARD_IN_CHUNK_DATA ? GUARD_IN_CHUNK_END : GUARD_AT_END;
     return size;
 }
 

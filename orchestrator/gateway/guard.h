@@ -2,10 +2,10 @@
 #define SHEAF_ORCHESTRATOR_GATEWAY_GUARD_H
 
 /*
- * The framing guard: the one reader of HTTP/1.1 requests (RFC 9112), incremental and pure. Bytes in,
- * a verdict out; the verdict does not depend on how the bytes were cut. It is stricter than the RFC
- * wherever two readers could disagree: one length at most, no folding, no bare CR or LF, no chunk
- * extensions, no trailers. Knows no sockets, no routes and no answers.
+ * The framing guard: the one reader of HTTP/1.1 requests (RFC 9112), incremental and pure. Bytes
+ * in, a verdict out; the verdict does not depend on how the bytes were cut. It is stricter than the
+ * RFC wherever two readers could disagree: one length at most, no folding, no bare CR or LF, no
+ * chunk extensions, no trailers. Knows no sockets, no routes and no answers.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -63,12 +63,12 @@ struct guard {
     bool keep;       /* HTTP/1.0 asked to keep it */
     bool expect;     /* 100-continue is wanted */
     bool chunked;
-    uint64_t length;    /* of Content-Length */
-    uint64_t left;      /* of the body, or of the chunk */
-    uint64_t body;      /* bytes delivered or announced so far */
-    uint64_t max_body;  /* may be lowered at GUARD_HEAD by guard_limit_body */
-    uint32_t digits;    /* of the chunk size */
-    struct err err;     /* after GUARD_BAD */
+    uint64_t length;   /* of Content-Length */
+    uint64_t left;     /* of the body, or of the chunk */
+    uint64_t body;     /* bytes delivered or announced so far */
+    uint64_t max_body; /* may be lowered at GUARD_HEAD by guard_limit_body */
+    uint32_t digits;   /* of the chunk size */
+    struct err err;    /* after GUARD_BAD */
 };
 
 void guard_init(struct guard *guard);

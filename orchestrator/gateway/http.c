@@ -98,11 +98,8 @@ static struct http_call_private *private_of(const struct http_call *call)
 static void conn_phase_set(struct http_conn *conn, enum conn_phase phase)
 {
     static const int seconds[] = {
-        [CONN_IDLE] = IDLE_S,
-        [CONN_HEAD] = HEAD_S,
-        [CONN_BODY] = BODY_TICK_S,
-        [CONN_BUSY] = 0,
-        [CONN_LINGER] = LINGER_S,
+        [CONN_IDLE] = IDLE_S, [CONN_HEAD] = HEAD_S,     [CONN_BODY] = BODY_TICK_S,
+        [CONN_BUSY] = 0,      [CONN_LINGER] = LINGER_S,
     };
 
     conn->phase = phase;
@@ -245,7 +242,8 @@ static bool texts_are_clean(const struct evkeyvalq *query)
 {
     const struct evkeyval *pair;
 
-    TAILQ_FOREACH (pair, query, next) {
+    TAILQ_FOREACH(pair, query, next)
+    {
         for (const char *c = pair->value; *c != '\0'; c++) {
             if ((unsigned char)*c < ' ' || *c == 0x7f)
                 return false;
@@ -292,7 +290,8 @@ static void conn_head(struct http_conn *conn)
 
     conn->body_limit = GUARD_MAX_BODY;
     if (server->options.hooks.body_limit != NULL)
-        conn->body_limit = server->options.hooks.body_limit(&conn->guard, server->options.hooks.arg);
+        conn->body_limit =
+            server->options.hooks.body_limit(&conn->guard, server->options.hooks.arg);
     if (guard_limit_body(&conn->guard, conn->body_limit) != 0) {
         conn_refuse(conn, &conn->guard.err);
         return;
@@ -322,8 +321,8 @@ static bool conn_step(struct http_conn *conn)
         evbuffer_peek(input, -1, NULL, &piece, 1);
     if (conn->phase == CONN_IDLE && piece.iov_len > 0)
         conn_phase_set(conn, CONN_HEAD);
-    enum guard_verdict verdict
-        = guard_read(&conn->guard, piece.iov_base, piece.iov_len, &used, &body, &size);
+    enum guard_verdict verdict =
+        guard_read(&conn->guard, piece.iov_base, piece.iov_len, &used, &body, &size);
     if (verdict == GUARD_BODY) {
         buf_append(&conn->body, body, size);
         conn->server->bodies += size;
@@ -459,8 +458,8 @@ static struct bufferevent *wrap(struct http_server *server, evutil_socket_t fd)
     return bev;
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
-                      struct sockaddr *address, int length, void *arg)
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                      int length, void *arg)
 {
     struct http_server *server = arg;
     struct timeval stuck = {.tv_sec = WRITE_S};
@@ -558,10 +557,10 @@ int http_server_new(const struct http_options *options, const char *bind, char *
         return err_set_at(err, ERR_CONFIG_INVALID, "bind", "%s: %s", bind, gai_strerror(rc));
     struct http_server *server = mem_new(1, sizeof(*server));
     server->options = *options;
-    server->listener = evconnlistener_new_bind(
-        options->base, on_accept, server,
-        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 1024, found->ai_addr,
-        (int)found->ai_addrlen);
+    server->listener =
+        evconnlistener_new_bind(options->base, on_accept, server,
+                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+                                1024, found->ai_addr, (int)found->ai_addrlen);
     freeaddrinfo(found);
     if (server->listener == NULL) {
         free(server);

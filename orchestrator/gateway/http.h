@@ -36,29 +36,29 @@ struct http_hooks {
 /* Fields up to `state` are the server's; the rest is whoever handles the call's. */
 struct http_call {
     uint64_t id;
-    struct uuid request;        /* shown to the client; names the call in logs */
-    const char *method;         /* HEAD is shown as GET */
-    char *path;                 /* percent-decoded, without query */
-    struct evkeyvalq query;     /* decoded */
-    struct buf body;            /* read it, leave it: its length is accounted for */
+    struct uuid request;    /* shown to the client; names the call in logs */
+    const char *method;     /* HEAD is shown as GET */
+    char *path;             /* percent-decoded, without query */
+    struct evkeyvalq query; /* decoded */
+    struct buf body;        /* read it, leave it: its length is accounted for */
     struct guard *head;
-    char peer[64];              /* address, for logs */
+    char peer[64]; /* address, for logs */
     int64_t began_us;
     /* A stream has room again (less than HTTP_STREAM_ROOM bytes wait). */
     void (*on_room)(struct http_call *call);
     /* The call is over, answered or not: drop what belongs to it. Called once. */
     void (*on_end)(struct http_call *call);
-    void *state;                /* of the handler; freed by on_end */
+    void *state;                  /* of the handler; freed by on_end */
     char *param[HTTP_MAX_PARAMS]; /* path parameters in order, set by the router; owned */
     const void *route;
-    void *caller;               /* who asks, set by auth; malloc'd, freed with the call */
+    void *caller; /* who asks, set by auth; malloc'd, freed with the call */
 };
 
 #define HTTP_STREAM_ROOM ((size_t)256 << 10)
 
 struct http_options {
     struct event_base *base;
-    SSL_CTX *tls;             /* NULL = plain text, for tests on loopback */
+    SSL_CTX *tls; /* NULL = plain text, for tests on loopback */
     uint32_t max_connections;
     struct http_hooks hooks;
 };

@@ -36,8 +36,8 @@ static int take_key(const json_t *file, const char *key, uint8_t out[KEY_SIZE], 
 static int take_all(const json_t *file, struct gateway_link *link, const char *path,
                     struct err *err)
 {
-    int rc = take_text(file, "orchestrator", link->orchestrator, sizeof(link->orchestrator), path,
-                       err);
+    int rc =
+        take_text(file, "orchestrator", link->orchestrator, sizeof(link->orchestrator), path, err);
 
     if (rc == 0)
         rc = take_text(file, "hints", link->hints, sizeof(link->hints), path, err);

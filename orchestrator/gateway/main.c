@@ -132,7 +132,8 @@ static int check_options(const struct start *start, struct err *err)
     if ((config_text(config, "tls-cert") == NULL) != (config_text(config, "tls-key") == NULL))
         return err_set_at(err, ERR_CONFIG_INVALID, "tls-cert", "tls-cert and tls-key go together");
     const char *url = config_text(config, "url");
-    if (url != NULL && strncmp(url, "https://", 8) != 0 && strncmp(url, "http://127.0.0.1", 16) != 0)
+    if (url != NULL && strncmp(url, "https://", 8) != 0
+        && strncmp(url, "http://127.0.0.1", 16) != 0)
         return err_set_at(err, ERR_CONFIG_INVALID, "url", "url does not start with https://");
     if (url != NULL && strlen(url) >= GATEWAY_TEXT)
         return err_set_at(err, ERR_CONFIG_INVALID, "url", "url is too long");
@@ -147,9 +148,10 @@ static bool name_is_new(const struct tls_names *names, const char *name)
         if (strcmp(names->name[i], name) == 0)
             return false;
     }
-    return *name != '\0' && strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz"
-                                         "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-_:*")
-                                == strlen(name);
+    return *name != '\0'
+           && strspn(name, "0123456789abcdefghijklmnopqrstuvwxyz"
+                           "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-_:*")
+                  == strlen(name);
 }
 
 static void add_name(struct tls_names *names, const char *name)
@@ -172,8 +174,8 @@ static int make_tls(struct start *start, struct gateway *gateway, struct err *er
     }
     if (config_is_set(start->config, "tls-cert")) {
         free(list);
-        return tls_own(config_text(start->config, "tls-cert"), config_text(start->config, "tls-key"),
-                       &start->tls, gateway->ca_sha256, err);
+        return tls_own(config_text(start->config, "tls-cert"),
+                       config_text(start->config, "tls-key"), &start->tls, gateway->ca_sha256, err);
     }
     add_name(&names, "localhost");
     add_name(&names, "127.0.0.1");
@@ -328,6 +330,21 @@ static void raise_limits(void)
     }
 }
 
+/* Made, and from here on named absolutely: others are told paths in it. */
+static int make_state(struct start *start, struct err *err)
+{
+    char *absolute;
+    int rc = fs_mkdir(start->state, 0700, err);
+
+    if (rc != 0)
+        return rc;
+    absolute = realpath(start->state, NULL);
+    if (absolute == NULL || fs_path(start->state, "%s", absolute) != 0)
+        rc = err_set(err, ERR_IO, "%s cannot be resolved", start->state);
+    free(absolute);
+    return rc;
+}
+
 static int run(struct start *start, struct err *err)
 {
     struct gateway gateway = {.started_us = clock_wall_us()};
@@ -338,7 +355,7 @@ static int run(struct start *start, struct err *err)
     snprintf(start->bind, sizeof(start->bind), "%s", config_text(start->config, "bind"));
     int rc = gateway_link_load(gateway.link_path, &gateway.link, err);
     if (rc == 0)
-        rc = fs_mkdir(start->state, 0700, err);
+        rc = make_state(start, err);
     if (rc == 0 && fs_path(lock, "%s/lock", start->state) != 0)
         rc = err_set(err, ERR_IO, "the state folder's path is too long");
     if (rc == 0)

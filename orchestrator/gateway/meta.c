@@ -38,8 +38,8 @@ void api_version(struct gateway *gateway, struct http_call *call)
     char started[32];
 
     api_json(call, 200,
-             json_pack("{s:s,s:s,s:s,s:s}", "name", "sheaf-gateway", "version", SHEAF_VERSION, "api",
-                       "v1", "started_at", clock_format(gateway->started_us, started)));
+             json_pack("{s:s,s:s,s:s,s:s}", "name", "sheaf-gateway", "version", SHEAF_VERSION,
+                       "api", "v1", "started_at", clock_format(gateway->started_us, started)));
 }
 
 void api_openapi(struct gateway *gateway, struct http_call *call)
@@ -77,7 +77,8 @@ static void metrics_http(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_http_connections_total", "counter", "Connections accepted.",
          http.connections},
         {"sheaf_gateway_http_connections", "gauge", "Connections open now.", http.open},
-        {"sheaf_gateway_http_refused_total", "counter", "Connections beyond the cap.", http.refused},
+        {"sheaf_gateway_http_refused_total", "counter", "Connections beyond the cap.",
+         http.refused},
         {"sheaf_gateway_http_framing_total", "counter", "Requests refused by the framing guard.",
          http.framing},
         {"sheaf_gateway_http_gone_total", "counter", "Clients that left before their answer ended.",
@@ -185,8 +186,9 @@ static void page_write(const struct gateway *gateway, const json_t *summary, str
                command_link_is_up(gateway->commands) ? "up" : "<strong>no answer</strong>");
     if (summary != NULL) {
         page_counts(out, "Nodes", json_object_get(summary, "nodes"));
-        buf_printf(out, "<p>%lld proven devices on ready nodes, %lld leased now; %lld nodes silent."
-                        "</p>\n",
+        buf_printf(out,
+                   "<p>%lld proven devices on ready nodes, %lld leased now; %lld nodes silent."
+                   "</p>\n",
                    (long long)json_integer_value(json_object_get(summary, "devices")),
                    (long long)json_integer_value(json_object_get(summary, "leased")),
                    (long long)json_integer_value(json_object_get(summary, "unknown")));

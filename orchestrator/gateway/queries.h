@@ -17,11 +17,11 @@ enum query_param {
     PARAM_TOKEN,    /* bigint: the caller's token */
     PARAM_OBJECT,   /* uuid: from the path, or what a command made */
     PARAM_LIMIT,
-    PARAM_CURSOR,   /* bigint or null */
-    PARAM_STATE,    /* ?state= or null */
-    PARAM_NAME,     /* ?name= or null */
-    PARAM_REASONS,  /* jsonb {slug: [title, hint]} */
-    PARAM_SCOPES,   /* jsonb {scope name: bit} */
+    PARAM_CURSOR,  /* bigint or null */
+    PARAM_STATE,   /* ?state= or null */
+    PARAM_NAME,    /* ?name= or null */
+    PARAM_REASONS, /* jsonb {slug: [title, hint]} */
+    PARAM_SCOPES,  /* jsonb {scope name: bit} */
 };
 #define QUERY_MAX_PARAMS 10
 
@@ -50,18 +50,18 @@ enum query_id {
     QUERY_WHOAMI,
     QUERY_SUMMARY,
     /* -- for ourselves: columns as said beside them ------------------------------------------ */
-    QUERY_AUTH,          /* $1 hash → id, project, provider, role, scopes, expires, project name */
-    QUERY_TERM,          /* → term */
-    QUERY_NODE_KEYS,     /* → curve_key (hex) of every node that is not gone */
-    QUERY_EVENTS_AFTER,  /* $1 all $2 project $3 job $4 id $5 reasons → state, id, json, to */
-    QUERY_LOG_JOB,       /* $1 all $2 project $3 job $4 epoch → state, epoch, uid, day, over, … */
-    QUERY_LOG_PAGE,      /* $1 day $2 attempt $3 ranks $4 streams $5 next seqs $6 limit */
+    QUERY_AUTH,         /* $1 hash → id, project, provider, role, scopes, expires, project name */
+    QUERY_TERM,         /* → term */
+    QUERY_NODE_KEYS,    /* → curve_key (hex) of every node that is not gone */
+    QUERY_EVENTS_AFTER, /* $1 all $2 project $3 job $4 id $5 reasons → state, id, json, to */
+    QUERY_LOG_JOB,  /* $1 all $2 project $3 job $4 epoch → state, epoch, uid, day, over, … */
+    QUERY_LOG_PAGE, /* $1 day $2 attempt $3 ranks $4 streams $5 next seqs $6 limit */
     QUERY_LOG_INSERT,
-    QUERY_OUTPUT_FILE,   /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
-    QUERY_CONTENT_HAS,   /* $1 project name or null $2 caller's $3 sha256 → project, size or null */
-    QUERY_BULK_RANK,     /* $1 attempt $2 curve key → what a node may do for an attempt */
-    QUERY_BULK_FETCH,    /* $1 attempt $2 curve key $3 sha256 (hex) → 1 when it may have it */
-    QUERY_BULK_OUTPUT,   /* $1 attempt $2 curve key $3 rank $4 path → node uid, sha256 or null */
+    QUERY_OUTPUT_FILE, /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
+    QUERY_CONTENT_HAS, /* $1 project name or null $2 caller's $3 sha256 → project, size or null */
+    QUERY_BULK_RANK,   /* $1 attempt $2 curve key → what a node may do for an attempt */
+    QUERY_BULK_FETCH,  /* $1 attempt $2 curve key $3 sha256 (hex) → 1 when it may have it */
+    QUERY_BULK_OUTPUT, /* $1 attempt $2 curve key $3 rank $4 path → node uid, sha256 or null */
     QUERY_COUNT,
 };
 

@@ -23,7 +23,7 @@ enum route_flag {
 #define ROUTE_ANY_TOKEN (1u << 31)
 
 struct route {
-    const char *method; /* NULL ends a table */
+    const char *method;  /* NULL ends a table */
     const char *pattern; /* "/api/v1/jobs/{id}": {id} is a UUID, other {…} one segment each */
     uint32_t scope;
     uint32_t flags;

@@ -82,8 +82,9 @@ static int load(const char *key_path, EVP_PKEY **ret_key, const char *cert_path,
     if (text.data != NULL)
         OPENSSL_cleanse(text.data, text.length);
     buf_fini(&text);
-    if (rc == 0 && (*ret_key == NULL || *ret_cert == NULL
-                    || X509_check_private_key(*ret_cert, *ret_key) != 1)) {
+    if (rc == 0
+        && (*ret_key == NULL || *ret_cert == NULL
+            || X509_check_private_key(*ret_cert, *ret_key) != 1)) {
         (void)ssl_error(err, ERR_STATE_CORRUPT, "not a pair");
         rc = err_set(err, ERR_STATE_CORRUPT, "%s and %s are no pair of key and certificate",
                      key_path, cert_path);
@@ -128,7 +129,8 @@ static bool set_basics(X509 *cert, EVP_PKEY *key, const char *name, int days)
 {
     X509_NAME *subject = X509_get_subject_name(cert);
 
-    return X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert)
+    return X509_set_version(cert, X509_VERSION_3) == 1
+           && set_serial(cert)
            /* An hour back: clocks of new machines differ. */
            && X509_gmtime_adj(X509_getm_notBefore(cert), -3600) != NULL
            && X509_time_adj_ex(X509_getm_notAfter(cert), days, 0, NULL) != NULL

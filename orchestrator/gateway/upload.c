@@ -137,7 +137,8 @@ static void on_begin(const struct err *err, PGresult *const *results, uint32_t c
     }
     key_owner(&upload->key, PQgetvalue(results[0], 0, 0));
     /* Named by this project and in this store: nothing to send. Both must hold. */
-    if (!PQgetisnull(results[0], 0, 1) && content_has(gateway->content, upload->key.sha256, &size)) {
+    if (!PQgetisnull(results[0], 0, 1)
+        && content_has(gateway->content, upload->key.sha256, &size)) {
         upload->key.size = size;
         api_json(call, 200, upload_json(&upload->key, parts, 0, true));
         return;
@@ -471,7 +472,8 @@ void api_output(struct gateway *gateway, struct http_call *call)
 
     if (strlen(rank) > 5 || strspn(rank, "0123456789") != strlen(rank)
         || sscanf(rank, "%5u", &value) != 1 || uuid_parse(call->param[0], &job) != 0
-        || (path != NULL && (strlen(path) >= SPEC_PATH_TEXT || !utf8_is_valid(path, strlen(path))))) {
+        || (path != NULL
+            && (strlen(path) >= SPEC_PATH_TEXT || !utf8_is_valid(path, strlen(path))))) {
         http_problemf(call, ERR_NOT_FOUND, "no such output");
         return;
     }

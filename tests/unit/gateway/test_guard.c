@@ -35,12 +35,12 @@ static const struct guard_case cases[] = {
     {POST "Content-Length: 00000005\r\n\r\nhello", ERR_NONE, "hello", 0},
     {POST TE "\r\n5\r\nhello\r\n0\r\n\r\n", ERR_NONE, "hello", 0},
     {POST TE "\r\n3\r\nhel\r\n00000002\r\nlo\r\n000\r\n\r\n", ERR_NONE, "hello", 0},
-    {POST "transfer-encoding:  Chunked \r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", ERR_NONE, "0123456789",
-     0},
+    {POST "transfer-encoding:  Chunked \r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", ERR_NONE,
+     "0123456789", 0},
     {POST TE "\r\n0\r\n\r\n", ERR_NONE, "", 0},
     {GET "\r\n" GET "\r\n", ERR_NONE, NULL, 2},
-    {POST "Content-Length: 2\r\n\r\nhi" GET "\r\n" POST TE "\r\n1\r\nx\r\n0\r\n\r\n", ERR_NONE, "hi",
-     3},
+    {POST "Content-Length: 2\r\n\r\nhi" GET "\r\n" POST TE "\r\n1\r\nx\r\n0\r\n\r\n", ERR_NONE,
+     "hi", 3},
     {"GET /a/ HTTP/1.1\r\nHost: a\r\n\r\n", ERR_NONE, NULL, 0},
     {"GET /a..b/.x/...?a=../.. HTTP/1.1\r\nHost: a\r\n\r\n", ERR_NONE, NULL, 0},
     {"DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", ERR_NONE, "x", 0},
@@ -168,8 +168,8 @@ static void feed(const char *raw, size_t length, size_t cut, size_t step, struct
         const uint8_t *piece = NULL;
         if (end > length)
             end = length;
-        enum guard_verdict verdict
-            = guard_read(&guard, (const uint8_t *)raw + at, end - at, &used, &piece, &size);
+        enum guard_verdict verdict =
+            guard_read(&guard, (const uint8_t *)raw + at, end - at, &used, &piece, &size);
         assert_true(used <= end - at);
         at += used;
         if (verdict == GUARD_MORE) {
@@ -293,8 +293,8 @@ static void head_of(struct guard *guard, const char *raw)
     const uint8_t *piece;
 
     guard_init(guard);
-    assert_int_equal(
-        guard_read(guard, (const uint8_t *)raw, strlen(raw), &used, &piece, &size), GUARD_HEAD);
+    assert_int_equal(guard_read(guard, (const uint8_t *)raw, strlen(raw), &used, &piece, &size),
+                     GUARD_HEAD);
 }
 
 static void test_a_path_may_lower_the_limit_of_its_body(void **state)

@@ -51,8 +51,8 @@ static void test_paths_match_whole_segments(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct route *route
-            = route_match(gateway_routes, rows[i].method, rows[i].path, params, allow);
+        const struct route *route =
+            route_match(gateway_routes, rows[i].method, rows[i].path, params, allow);
         if (rows[i].pattern == NULL) {
             assert_null(route);
             assert_string_equal(allow, "");
@@ -104,8 +104,9 @@ static void test_jobs_and_deposits_need_an_idempotency_key(void **state)
 
     (void)state;
     for (const struct route *row = gateway_routes; row->method != NULL; row++) {
-        bool wanted = strcmp(row->method, "POST") == 0
-                      && (strcmp(row->pattern, keyed[0]) == 0 || strcmp(row->pattern, keyed[1]) == 0);
+        bool wanted =
+            strcmp(row->method, "POST") == 0
+            && (strcmp(row->pattern, keyed[0]) == 0 || strcmp(row->pattern, keyed[1]) == 0);
         assert_int_equal((row->flags & ROUTE_KEYED) != 0, wanted);
     }
 }
@@ -181,7 +182,8 @@ static void check_refs(json_t *api, json_t *value)
         char kind[32];
         assert_int_equal(sscanf(json_string_value(item), "#/components/%31[a-z]/%63s", kind, name),
                          2);
-        if (json_object_get(json_object_get(json_object_get(api, "components"), kind), name) == NULL)
+        if (json_object_get(json_object_get(json_object_get(api, "components"), kind), name)
+            == NULL)
             fail_msg("%s is not there", json_string_value(item));
     }
 }
@@ -212,8 +214,8 @@ static void test_a_problem_says_code_status_and_place(void **state)
     assert_string_equal(json_text(problem, "detail"), "a \"quoted\" <text>");
     assert_int_equal(json_integer_value(json_object_get(problem, "status")), 422);
     assert_true(json_is_false(json_object_get(problem, "retryable")));
-    assert_string_equal(
-        json_text(json_array_get(json_object_get(problem, "errors"), 0), "pointer"), "/a");
+    assert_string_equal(json_text(json_array_get(json_object_get(problem, "errors"), 0), "pointer"),
+                        "/a");
     json_decref(problem);
     free(text);
 }

@@ -48,8 +48,9 @@ static void test_program_output_becomes_utf8_wherever_it_is_cut(void **state)
     } rows[] = {
         {"plain\n", 6, "plain\n"},
         {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
-        {"a\0b", 3, "a\xef\xbf\xbd"
-                    "b"},
+        {"a\0b", 3,
+         "a\xef\xbf\xbd"
+         "b"},
         {"\xff\xfe", 2, "\xef\xbf\xbd\xef\xbf\xbd"},
         {"\xc0\xaf", 2, "\xef\xbf\xbd\xef\xbf\xbd"},
         {"\xed\xa0\x80", 3, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
