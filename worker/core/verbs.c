@@ -416,6 +416,7 @@ int verb_doctor(const struct verb_call *call)
 
     if (!host || !checks)
         goto out;
+    (void)!home_open(call->settings, &err); /* the first check tells if it cannot be */
     joined = home_load(call->settings, &node, &err);
     if (joined == 0) {
         facts.node = &node;
