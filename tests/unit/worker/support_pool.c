@@ -26,11 +26,11 @@
 #include "proto/receipt.pb-c.h"
 #include "worker/core/agent.h"
 #include "worker/core/home.h"
+#include "worker/core/verbs.h"
 
 #define WAIT_US INT64_C(20000000)
 
-/* -- the worker's process ------------------------------------------------------------------------
- */
+/* -- the worker's process ---------------------------------------------------------------------- */
 
 static struct settings settings_of(const char *root)
 {
@@ -71,7 +71,7 @@ static _Noreturn void worker_main(const char *root)
     if (rc != 0 && getenv("POOL_DEBUG"))
         fprintf(stderr, "worker: %s\n", err.text);
     free(host);
-    _exit(rc == 0 ? 0 : (int)err.code % 200 + 1);
+    exit(rc == 0 ? 0 : (int)err.code % 200 + 1); /* with the leak check of a sanitizer */
 }
 
 /* Starts workers on request, from a process without threads. */
@@ -120,8 +120,20 @@ int pool_end(struct pool *pool, pid_t worker, int signal)
     return ask_zygote(pool, worker);
 }
 
-/* -- control
- * ---------------------------------------------------------------------------------------- */
+json_t *pool_ask(struct pool *pool, const char *verb)
+{
+    struct settings settings = settings_of(pool->root);
+    json_t *request = json_object();
+    json_t *answer = NULL;
+    struct err err = {0};
+
+    json_object_set_new(request, "verb", json_string(verb));
+    assert_int_equal(verb_ask(&settings, request, &answer, &err), 0);
+    json_decref(request);
+    return answer;
+}
+
+/* -- control ----------------------------------------------------------------------------------- */
 
 static void send_envelope(struct pool *pool, Sheaf__Envelope *envelope)
 {
@@ -219,6 +231,8 @@ static void take_body(struct pool *pool, const Sheaf__Envelope *envelope)
         take_news(pool, envelope->task_event);
     else if (envelope->body_case == SHEAF__ENVELOPE__BODY_RECEIPT)
         take_receipt(pool, envelope->receipt);
+    else if (envelope->body_case == SHEAF__ENVELOPE__BODY_NOTICE)
+        snprintf(pool->notice, sizeof(pool->notice), "%s", envelope->notice->verb);
     else if (envelope->body_case == SHEAF__ENVELOPE__BODY_ERROR) {
         pool->errors++;
         snprintf(pool->error, sizeof(pool->error), "%s", envelope->error->code);
@@ -258,8 +272,7 @@ static void on_control(struct zsock *socket, const struct zmsg *raw, void *arg)
     frame_arena_fini(&arena);
 }
 
-/* -- bulk
- * --------------------------------------------------------------------------------------------- */
+/* -- bulk -------------------------------------------------------------------------------------- */
 
 static void send_bulk(struct pool *pool, Sheaf__Bulk *message)
 {
@@ -381,8 +394,7 @@ static void on_bulk(struct zsock *socket, const struct zmsg *raw, void *arg)
     frame_arena_fini(&arena);
 }
 
-/* -- orders
- * --------------------------------------------------------------------------------------------- */
+/* -- orders ------------------------------------------------------------------------------------ */
 
 static void send_order(struct pool *pool, Sheaf__Order *order, const struct sign_pair *sign)
 {
@@ -523,8 +535,7 @@ void pool_input(struct pool *pool, const char *name, const char *text)
     sha256(pool->input.data, pool->input.length, pool->input_sha256);
 }
 
-/* -- waiting
- * ---------------------------------------------------------------------------------------------- */
+/* -- waiting ----------------------------------------------------------------------------------- */
 
 void pool_wait(struct pool *pool, bool (*condition)(struct pool *pool, const void *arg),
                const void *arg, const char *what)
@@ -585,9 +596,7 @@ bool pool_has_news(const struct pool *pool, uint64_t attempt, const char *news)
     return find(pool, &wanted) != NULL;
 }
 
-/* -- life
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static void set_libexec(void)
 {

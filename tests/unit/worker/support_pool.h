@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/io/json.h"
 #include "common/io/keys.h"
 #include "common/io/loop.h"
 #include "common/pure/buf.h"
@@ -59,6 +60,7 @@ struct pool {
     bool gap; /* a durable message was left out */
     struct pool_news news[POOL_MAX_NEWS];
     int news_count;
+    char notice[16]; /* verb of the newest one */
     int errors;
     char error[64];
     uint64_t receipt_ms;
@@ -84,6 +86,8 @@ void pool_free(struct pool *pool);
 pid_t pool_start(struct pool *pool);
 /* Signal, then waits for its end; the exit status as waitpid tells it. */
 int pool_end(struct pool *pool, pid_t worker, int signal);
+/* Asks the worker's control socket; the caller owns the answer. */
+json_t *pool_ask(struct pool *pool, const char *verb);
 /* Turns the loop until the condition holds, at most 20 s; fails the test else. */
 void pool_wait(struct pool *pool, bool (*condition)(struct pool *pool, const void *arg),
                const void *arg, const char *what);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "support_pool.h"
 
@@ -197,6 +198,82 @@ static void test_second_instance_is_refused(void **state)
     assert_int_equal(pool_end(pool, worker, SIGTERM), 0);
 }
 
+static bool has_notice(struct pool *pool, const void *arg)
+{
+    return strcmp(pool->notice, arg) == 0;
+}
+
+static void test_the_owner_comes_first(void **state)
+{
+    struct pool *pool = *state;
+    struct job_spec spec;
+    pid_t worker = pool_start(pool);
+    json_t *answer;
+
+    pool_wait_hellos(pool, 1);
+    json_decref(pool_ask(pool, "pause"));
+    pool_wait(pool, has_notice, "pause", "the notice");
+    make_spec(&spec, "true");
+    pool_prepare(pool, 9, 1, &spec);
+    assert_string_equal(pool_wait_news(pool, 9, "refused")->reason, "owner-reclaimed");
+    answer = pool_ask(pool, "status");
+    assert_true(json_is_true(json_object_get(answer, "paused")));
+    assert_string_equal(json_text(answer, "state"), "ready");
+    json_decref(answer);
+    pool_end(pool, worker, SIGKILL); /* a pause outlives the daemon */
+    worker = pool_start(pool);
+    pool_wait_hellos(pool, 2);
+    answer = pool_ask(pool, "status");
+    assert_true(json_is_true(json_object_get(answer, "paused")));
+    json_decref(answer);
+    json_decref(pool_ask(pool, "resume"));
+    pool_wait(pool, has_notice, "resume", "the notice");
+    assert_int_equal(pool_end(pool, worker, SIGTERM), 0);
+    spec_fini(&spec);
+}
+
+static void test_leave_waits_for_the_job_and_retires_the_identity(void **state)
+{
+    struct pool *pool = *state;
+    char path[128];
+    pid_t worker = pool_start(pool);
+
+    pool_wait_hellos(pool, 1);
+    start_job(pool, 4, 1, "sleep 0.5");
+    json_decref(pool_ask(pool, "leave"));
+    pool_wait(pool, has_notice, "drain", "the drain");
+    pool_wait_news(pool, 4, "done");
+    pool_wait(pool, has_notice, "leave", "the leave");
+    assert_int_equal(pool_end(pool, worker, 0), 0); /* it ends by itself */
+    snprintf(path, sizeof(path), "%s/state/identity", pool->root);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
+/* A sanitizer's shadow is not the worker's memory. */
+static void test_idle_worker_is_small(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    (void)state;
+    skip();
+#else
+    struct pool *pool = *state;
+    char path[64];
+    unsigned long pages = 0;
+    pid_t worker = pool_start(pool);
+    FILE *file;
+
+    pool_wait_hellos(pool, 1);
+    json_decref(pool_ask(pool, "status"));
+    snprintf(path, sizeof(path), "/proc/%d/statm", worker);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*u %lu", &pages), 1);
+    fclose(file);
+    assert_in_range(pages * (unsigned long)sysconf(_SC_PAGESIZE), 1, 20ul << 20);
+    assert_int_equal(pool_end(pool, worker, SIGTERM), 0);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +284,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_forged_order_is_refused_and_reported, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_second_instance_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_owner_comes_first, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_leave_waits_for_the_job_and_retires_the_identity,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_idle_worker_is_small, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

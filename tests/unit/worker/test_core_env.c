@@ -143,8 +143,7 @@ static void test_environment_of_the_barrier(void **state)
     spec_texts_fini(&env);
 }
 
-/* -- log pieces
- * ------------------------------------------------------------------------------------ */
+/* -- log pieces -------------------------------------------------------------------------------- */
 
 static void test_pieces_cover_the_file_once(void **state)
 {
@@ -225,8 +224,7 @@ static void test_restored_bounds_are_the_same(void **state)
     assert_memory_equal(&first, &second, sizeof(first));
 }
 
-/* -- settings
- * ---------------------------------------------------------------------------------------- */
+/* -- settings ---------------------------------------------------------------------------------- */
 
 static int read_settings(const char *key, const char *value, struct settings *settings,
                          struct err *err)

@@ -192,8 +192,7 @@ static void test_log_bounds_come_back(void **state)
     }
 }
 
-/* -- the state folder
- * -------------------------------------------------------------------------------- */
+/* -- the state folder -------------------------------------------------------------------------- */
 
 static void write_machine(struct fixture *fixture, const char *id)
 {
