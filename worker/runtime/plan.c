@@ -408,3 +408,22 @@ void plan_env_set(struct spec_texts *env, const char *item)
     }
     spec_texts_add(env, item);
 }
+
+uint32_t plan_children(const char *path, int *ret_pids, uint32_t count, uint32_t limit)
+{
+    struct buf text;
+
+    buf_init(&text, 0);
+    if (fs_read(path, FILE_LIMIT, &text, NULL) == 0 && text.data != NULL) {
+        char *at = text.data;
+        char *end = NULL;
+        for (long pid = strtol(at, &end, 10); end != at && count < limit;
+             pid = strtol(at, &end, 10)) {
+            at = end;
+            if (pid > 1 && pid <= INT32_MAX)
+                ret_pids[count++] = (int)pid;
+        }
+    }
+    buf_fini(&text);
+    return count;
+}

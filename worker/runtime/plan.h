@@ -70,6 +70,10 @@ int plan_exit_write(const char *dir, const struct runtime_exit *exit, bool clean
 int plan_exit_read(const char *dir, struct runtime_exit *ret_exit, bool *ret_clean,
                    struct err *err) SHEAF_MUST_USE;
 
+/* Appends the ids in a /proc/…/children file after `count`, to `limit` in all. Returns the number.
+ */
+uint32_t plan_children(const char *path, int *ret_pids, uint32_t count, uint32_t limit);
+
 /* Sets NAME=value, replacing an earlier NAME. O(count). */
 void plan_env_set(struct spec_texts *env, const char *item);
 

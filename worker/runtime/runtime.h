@@ -99,7 +99,8 @@ int runtime_prepare(struct runtime *runtime, const struct runtime_plan *plan,
                     struct err *err) SHEAF_MUST_USE;
 /*
  * Opens the barrier. Environment known only now (peer addresses, ports) is added; files are written
- * into the sandbox under /job/.sheaf/ (name, text). Arrays end with NULL names.
+ * into the sandbox under /job/.sheaf/ (name, text). Arrays end with NULL names. A repeat does
+ * nothing once the barrier is open, and may come before the sandbox stands.
  */
 struct runtime_file {
     const char *name;
@@ -117,8 +118,9 @@ uint32_t runtime_pids(const struct task *task, int *ret_pids, uint32_t limit);
 uint64_t runtime_used_ms(const struct task *task);
 /*
  * After a restart of the worker: adopts the supervisor that `dir` names. Its exit, past or to come,
- * arrives by the hook. ERR_NOT_FOUND: no supervisor and no exit.json (the host restarted, or the
- * supervisor was killed); its control groups and filter are removed then, the folder stays.
+ * arrives by the hook, and on_ready and on_started come again for what has happened before.
+ * ERR_NOT_FOUND: no supervisor and no exit.json (the host restarted, or the supervisor was killed);
+ * its control groups and filter are removed then, the folder stays.
  */
 int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_hooks *hooks,
                   struct task **ret_task, struct err *err) SHEAF_MUST_USE;

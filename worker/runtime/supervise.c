@@ -135,13 +135,11 @@ static void kill_now(struct supervisor *super)
 /* Those that lost their parent are ours: we are their reaper, and nothing else is. */
 static void kill_orphans(void)
 {
-    FILE *file = fopen("/proc/thread-self/children", "re");
-    int pid;
+    int pids[256];
+    uint32_t count = plan_children("/proc/thread-self/children", pids, 0, 256);
 
-    while (file != NULL && fscanf(file, "%d", &pid) == 1)
-        kill(pid, SIGKILL);
-    if (file != NULL)
-        fclose(file);
+    for (uint32_t i = 0; i < count; i++)
+        kill(pids[i], SIGKILL);
 }
 
 static void stop(struct supervisor *super, uint64_t grace_ms)

@@ -18,7 +18,7 @@
  */
 #define UID_FIRST  60600u
 #define UID_COUNT  580u
-#define UID_FOLDER "/run/sheaf/uid"
+#define UID_FOLDER "/run/sheaf-uid"
 /* bwrap and sheaf-task-init count against the tenant's number of processes. */
 #define PIDS_OVERHEAD 2u
 

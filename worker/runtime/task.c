@@ -123,13 +123,25 @@ static void task_end(struct task *task)
         task->hooks.on_exit(task, &task->exit, task->hooks.arg);
 }
 
+/* Number after "NAME "; false when the word is another one. */
+static bool word_number(const char *word, const char *name, int64_t *ret_number)
+{
+    size_t length = strlen(name);
+    char *end;
+
+    if (strncmp(word, name, length) != 0 || word[length] != ' ')
+        return false;
+    *ret_number = strtoll(word + length + 1, &end, 10);
+    return end != word + length + 1 && *end == '\0';
+}
+
 static void take_word(struct task *task, const char *word)
 {
-    long long number;
+    int64_t number;
 
-    if (sscanf(word, "released %lld", &number) == 1) {
+    if (word_number(word, "released", &number)) {
         task->released_us = number;
-    } else if (sscanf(word, "ready %lld", &number) == 1) {
+    } else if (word_number(word, "ready", &number)) {
         task->sandbox_pid = number > 1 && number <= INT32_MAX ? (int)number : 0;
         if (!task->told_ready) {
             task->told_ready = true;
@@ -385,7 +397,6 @@ static uint32_t add_children(int pid, int *ret_pids, uint32_t count, uint32_t li
 {
     char path[300];
     char folder[64];
-    int child;
 
     snprintf(folder, sizeof(folder), "/proc/%d/task", pid);
     DIR *threads = opendir(folder);
@@ -395,11 +406,7 @@ static uint32_t add_children(int pid, int *ret_pids, uint32_t count, uint32_t li
         if (entry->d_name[0] == '.')
             continue;
         snprintf(path, sizeof(path), "%s/%.20s/children", folder, entry->d_name);
-        FILE *file = fopen(path, "re");
-        while (file != NULL && count < limit && fscanf(file, "%d", &child) == 1)
-            ret_pids[count++] = child;
-        if (file != NULL)
-            fclose(file);
+        count = plan_children(path, ret_pids, count, limit);
     }
     closedir(threads);
     return count;

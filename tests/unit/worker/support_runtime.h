@@ -10,7 +10,7 @@ struct trial {
     struct event_base *base;
     struct runtime *runtime;
     char root[64]; /* removed at the end */
-    char dir[96];
+    char dir[FS_PATH];
     struct runtime_plan plan;
     struct runtime_proc proc[RUNTIME_MAX_PROCS];
     struct task *task;

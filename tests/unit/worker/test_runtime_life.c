@@ -441,7 +441,7 @@ static void test_a_supervisor_without_its_socket_is_ended(void **state)
 
 static void test_clean_leaves_nothing(void **state)
 {
-    char command[512];
+    char command[640];
     char name[96];
     char dir[96];
 
@@ -451,7 +451,7 @@ static void test_clean_leaves_nothing(void **state)
     trial->plan.filter = true;
     trial->plan.memory = (uint64_t)256 << 20;
     snprintf(name, sizeof(name), "%s", trial->plan.name);
-    snprintf(dir, sizeof(dir), "%s", trial->dir);
+    snprintf(dir, sizeof(dir), "%.95s", trial->dir);
     trial_prepare(trial);
     trial_release(trial);
     trial_wait(trial, &trial->exits);
@@ -470,6 +470,72 @@ static void test_clean_leaves_nothing(void **state)
     assert_int_equal(system(command), 0);
     task_free(trial->task);
     trial->task = NULL;
+}
+
+struct crowd {
+    struct trial trial[8]; /* only dir, exits and exit are used */
+    int done;
+    int uid[8];
+};
+
+/* As the worker does it: all of the task ends within its own hook. */
+static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, void *arg)
+{
+    struct crowd *crowd = arg;
+    int left = 0;
+
+    assert_int_equal(exit->code, 10);
+    for (int i = 0; i < 8; i++) {
+        if (crowd->trial[i].task == task) {
+            crowd->uid[i] = atoi(trial_log(&crowd->trial[i], 0, 1));
+            crowd->trial[i].task = NULL;
+        }
+        left += crowd->trial[i].task != NULL;
+    }
+    runtime_clean(task, false);
+    task_free(task);
+    crowd->done = left == 0;
+}
+
+static void test_many_tasks_start_at_once_each_with_a_user_of_its_own(void **state)
+{
+    struct crowd *crowd = calloc(1, sizeof(*crowd));
+    struct task_hooks hooks = {.on_exit = on_crowd_exit, .arg = crowd};
+    struct err err = {0};
+
+    (void)state;
+    need_trial();
+    trial_plan(trial, "id -u; sleep 0.3; exit 10");
+    for (int i = 0; i < 8; i++) {
+        struct trial *one = &crowd->trial[i];
+        snprintf(one->dir, sizeof(one->dir), "%s/crowd%d", trial->root, i);
+        snprintf(trial->plan.dir, sizeof(trial->plan.dir), "%s", one->dir);
+        snprintf(trial->plan.name, sizeof(trial->plan.name), "crowd-%d.%d", (int)getpid(), i);
+        assert_int_equal(runtime_prepare(trial->runtime, &trial->plan, &hooks, &one->task, &err),
+                         0);
+        assert_int_equal(runtime_release(one->task, NULL, NULL, &err), 0);
+    }
+    trial_wait(trial, &crowd->done);
+    for (int i = 0; trial_is_root() && i < 8; i++) {
+        assert_in_range(crowd->uid[i], 60600, 61179);
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(crowd->uid[i], crowd->uid[k]);
+    }
+    free(crowd);
+}
+
+static void test_folders_may_be_deeper_than_socket_paths(void **state)
+{
+    (void)state;
+    need_trial();
+    trial_plan(trial, "exit 8");
+    for (int i = 0; i < 8; i++)
+        strcat(trial->dir, "/a-rather-long-name-of-a-folder-in-between");
+    snprintf(trial->plan.dir, sizeof(trial->plan.dir), "%s", trial->dir);
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->exits);
+    assert_int_equal(trial->exit.code, 8);
 }
 
 static void test_a_sandbox_that_cannot_start_says_why(void **state)
@@ -578,6 +644,8 @@ int main(void)
         cmocka_unit_test(test_a_killed_supervisor_takes_its_sandbox_along),
         cmocka_unit_test(test_a_supervisor_without_its_socket_is_ended),
         cmocka_unit_test(test_clean_leaves_nothing),
+        cmocka_unit_test(test_many_tasks_start_at_once_each_with_a_user_of_its_own),
+        cmocka_unit_test(test_folders_may_be_deeper_than_socket_paths),
         cmocka_unit_test(test_a_sandbox_that_cannot_start_says_why),
         cmocka_unit_test(test_bad_plans_are_refused_at_once),
         cmocka_unit_test(test_start_is_quick),

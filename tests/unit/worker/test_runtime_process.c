@@ -43,7 +43,7 @@ static void test_it_says_what_it_is(void **state)
 
 static void test_exit_codes_logs_and_folders(void **state)
 {
-    char expected[256];
+    char expected[2 * FS_PATH + 32];
 
     (void)state;
     assert_int_equal(trial_run(trial, "pwd; echo $SHEAF_OUT_DIR; touch $SHEAF_OUT_DIR/x; exit 3"),
@@ -92,7 +92,7 @@ static void test_stop_and_kill(void **state)
 
 static void test_a_killed_supervisor_takes_the_processes_along(void **state)
 {
-    char command[256];
+    char command[FS_PATH + 128];
 
     (void)state;
     trial_plan(trial, "sleep 63 & echo $!; wait");
