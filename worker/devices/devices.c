@@ -242,6 +242,7 @@ static void pocl_environment(const struct host_info *host, const struct choice *
 
     for (uint32_t i = 0; i < host->device_count; i++)
         cpu_devices += !host->device[i].gpu;
+    BUG_ON(cpu_devices == 0); /* one of them was chosen */
     threads = host->cpu_milli / 1000 * choice->pocl_count / cpu_devices;
     spec_texts_addf(env, "POCL_DEVICES=%s", choice->pocl);
     /* Whole GiB is all that PoCL takes, and all of a machine is what it offers without. */

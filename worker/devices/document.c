@@ -12,8 +12,11 @@ static json_t *text_of(const char *text)
     char clean[256];
     size_t length = strnlen(text, sizeof(clean) - 1);
 
-    for (size_t i = 0; i < length; i++)
-        clean[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+    memcpy(clean, text, length);
+    for (size_t i = 0; i < length; i++) {
+        if (clean[i] < ' ' || clean[i] > '~')
+            clean[i] = '?';
+    }
     clean[length] = '\0';
     return json_string(clean);
 }

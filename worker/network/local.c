@@ -84,7 +84,7 @@ int network_local_address(const char *server, char ret_address[64], char ret_int
 {
     struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
     struct addrinfo *found = NULL;
-    struct sockaddr_storage local;
+    struct sockaddr_storage local = {0};
     socklen_t size = 0;
     char host[256];
     char text[64];

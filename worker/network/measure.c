@@ -158,10 +158,8 @@ static void target_step(struct target *target, int64_t now)
 
     if (target->udp_done)
         return;
-    if (target->address_size == 0) {
-        target->udp_done = true;
-    } else if (!target->warm) {
-        if (now - measure->began_us > WARM_MAX_US)
+    if (!target->warm) {
+        if (target->address_size == 0 || now - measure->began_us > WARM_MAX_US)
             target->udp_done = true;
         else if (now - target->last_us >= WARM_STEP_US)
             send_probe(target, WARM_SAMPLE, now);

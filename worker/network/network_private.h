@@ -58,10 +58,10 @@ int listener_new(struct network *network, const char *address, uint32_t port,
 void listener_free(struct listener *listener);
 
 /*
- * Connects and exchanges one packet, again and again until REACH_DEADLINE_MS: the peer may learn
+ * Connects and exchanges one packet, again and again until REACH_DEADLINE_S: the peer may learn
  * our key a moment later than we. Calls back once, never from within reach_new.
  */
-#define REACH_DEADLINE_MS 3000
+#define REACH_DEADLINE_S 3
 struct reach;
 typedef void (*reach_on_end_f)(bool reached, void *arg);
 struct reach *reach_new(struct network *network, const struct probe_peer *peer,

@@ -5,7 +5,7 @@
 #define MAC_AT   32u
 #define MAC_SIZE 16u
 
-static const char magic[] = "SHP1";
+static const uint8_t magic[4] = {'S', 'H', 'P', '1'};
 static const char key_text[] = "sheaf probe key";
 
 void packet_key_id(const uint8_t key[SHA256_SIZE], uint8_t ret_id[PACKET_KEY_ID])
@@ -22,7 +22,7 @@ void packet_encode(const struct packet *packet, const uint8_t key[SHA256_SIZE],
     uint8_t mac[SHA256_SIZE];
 
     memset(out, 0, PACKET_SIZE);
-    memcpy(out, magic, 4);
+    memcpy(out, magic, sizeof(magic));
     out[4] = (uint8_t)packet->direction;
     out[5] = (uint8_t)packet->transport;
     out[6] = (uint8_t)(PACKET_SIZE >> 8);
@@ -40,7 +40,8 @@ bool packet_decode(const uint8_t *bytes, size_t size, struct packet *ret_packet)
     static const uint8_t zero[4];
     struct packet packet = {.direction = PACKET_REQUEST};
 
-    if (size != PACKET_SIZE || memcmp(bytes, magic, 4) != 0 || memcmp(bytes + 28, zero, 4) != 0)
+    if (size != PACKET_SIZE || memcmp(bytes, magic, sizeof(magic)) != 0
+        || memcmp(bytes + 28, zero, 4) != 0)
         return false;
     if (((size_t)bytes[6] << 8 | bytes[7]) != PACKET_SIZE)
         return false;

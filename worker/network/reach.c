@@ -13,7 +13,7 @@
 /* Strangers may connect too: few at a time, and not for long. */
 #define MAX_VISITORS     64u
 #define VISITOR_SECONDS  2
-#define RETRY_MS         250
+#define RETRY_US         250000
 #define LISTENER_BACKLOG 64
 
 /* -- answering ------------------------------------------------------------------------------- */
@@ -32,6 +32,13 @@ struct listener {
     uint32_t count;
 };
 
+static void visitor_close(struct visitor *visitor)
+{
+    bufferevent_free(visitor->stream);
+    event_free(visitor->deadline);
+    free(visitor);
+}
+
 static void visitor_free(struct visitor *visitor)
 {
     struct visitor **at = &visitor->listener->visitors;
@@ -40,9 +47,7 @@ static void visitor_free(struct visitor *visitor)
         at = &(*at)->next;
     *at = visitor->next;
     visitor->listener->count--;
-    bufferevent_free(visitor->stream);
-    event_free(visitor->deadline);
-    free(visitor);
+    visitor_close(visitor);
 }
 
 static void on_visitor_event(struct bufferevent *stream, short what, void *arg)
@@ -140,8 +145,10 @@ void listener_free(struct listener *listener)
 {
     if (listener == NULL)
         return;
-    while (listener->visitors != NULL)
-        visitor_free(listener->visitors);
+    for (struct visitor *at = listener->visitors, *next; at != NULL; at = next) {
+        next = at->next;
+        visitor_close(at);
+    }
     evconnlistener_free(listener->socket);
     free(listener);
 }
@@ -179,7 +186,7 @@ static void reach_end(struct reach *reach, bool reached)
 static void reach_again(struct reach *reach)
 {
     reach_stop(reach);
-    event_add(reach->retry, &(struct timeval){.tv_usec = RETRY_MS * 1000});
+    event_add(reach->retry, &(struct timeval){.tv_usec = RETRY_US});
 }
 
 static void on_reach_bytes(struct bufferevent *stream, void *arg)
@@ -257,8 +264,7 @@ struct reach *reach_new(struct network *network, const struct probe_peer *peer,
     reach->deadline = event_new(network->base, -1, 0, on_reach_deadline, reach);
     BUG_ON(reach->retry == NULL || reach->deadline == NULL);
     event_add(reach->retry, &(struct timeval){0});
-    event_add(reach->deadline, &(struct timeval){.tv_sec = REACH_DEADLINE_MS / 1000,
-                                                 .tv_usec = REACH_DEADLINE_MS % 1000 * 1000});
+    event_add(reach->deadline, &(struct timeval){.tv_sec = REACH_DEADLINE_S});
     return reach;
 }
 

@@ -11,7 +11,8 @@
  * AMD GPUs by what the kernel's amdgpu driver says in sysfs; no library of AMD's is needed
  * (kernel documentation, gpu/amdgpu/driver-misc and thermal).
  */
-#define AMD_PATH 256
+#define AMD_PATH      256
+#define KFD_MAX_NODES 64
 
 /* Sorted, so that ordinals do not depend on the order of a directory. */
 static uint32_t amd_cards(char path[DEVICES_MAX][AMD_PATH])
@@ -75,32 +76,38 @@ void amd_list(struct host_info *host)
     }
 }
 
+/* "0000:03:00.0" → bus << 8 | device << 3 | function, as the kernel's compute topology has it. */
+static bool pci_location(const char *pci, uint64_t *ret_domain, uint64_t *ret_location)
+{
+    static const char separators[] = ":::.";
+    uint64_t part[4];
+
+    for (int i = 0; i < 4; i++) {
+        if (i > 0 && *pci++ != separators[i])
+            return false;
+        if (!text_take_number(&pci, 16, &part[i]))
+            return false;
+    }
+    *ret_domain = part[0];
+    *ret_location = part[1] << 8 | part[2] << 3 | part[3];
+    return true;
+}
+
 /* gpu_id of the kernel's compute topology; 0 = not a compute device. */
 static uint64_t kfd_gpu_id(const char *pci)
 {
-    unsigned int domain = 0, bus = 0, slot = 0, function = 0;
+    uint64_t domain;
+    uint64_t location;
 
-    if (sscanf(pci, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4)
+    if (!pci_location(pci, &domain, &location))
         return 0;
-    for (int node = 0; node < 64; node++) {
+    for (int node = 0; node < KFD_MAX_NODES; node++) {
         char path[AMD_PATH];
-        char line[128];
-        unsigned long long location = 0, its_domain = 0, value;
-        FILE *file;
 
         snprintf(path, sizeof(path), "%s/class/kfd/kfd/topology/nodes/%d/properties", sysfs_root(),
                  node);
-        file = fopen(path, "re");
-        if (file == NULL)
-            break;
-        while (fgets(line, sizeof(line), file) != NULL) {
-            if (sscanf(line, "location_id %llu", &value) == 1)
-                location = value;
-            else if (sscanf(line, "domain %llu", &value) == 1)
-                its_domain = value;
-        }
-        fclose(file);
-        if (location == (bus << 8 | slot << 3 | function) && its_domain == domain)
+        if (text_read_key(path, "location_id", 0) == location
+            && text_read_key(path, "domain", 0) == domain)
             return text_read_number("%s/class/kfd/kfd/topology/nodes/%d/gpu_id", sysfs_root(),
                                     node);
     }
@@ -120,8 +127,8 @@ static uint64_t kfd_foreign(uint64_t gpu_id, const struct pid_set *ours)
     if (dir == NULL)
         return 0;
     while ((entry = readdir(dir)) != NULL) {
-        int pid = 0;
-        if (sscanf(entry->d_name, "%d", &pid) == 1 && pid > 0 && !pid_set_has(ours, pid))
+        int pid = text_to_pid(entry->d_name);
+        if (pid != 0 && !pid_set_has(ours, pid))
             foreign += text_read_number("%s/%d/vram_%llu", folder, pid, (unsigned long long)gpu_id);
     }
     closedir(dir);

@@ -55,8 +55,12 @@ void selftest_run(const struct device_info *device, uint64_t seed, struct selfte
 bool text_read(char *out, size_t size, const char *format, ...) SHEAF_PRINTF(3, 4);
 /* A decimal number alone in a file; 0 when there is none. */
 uint64_t text_read_number(const char *format, ...) SHEAF_PRINTF(1, 2);
-/* Target of a link, last component alone. */
-bool text_read_link(char *out, size_t size, const char *format, ...) SHEAF_PRINTF(3, 4);
+/* The number of the first line "KEY NUMBER" of a file, or `otherwise`. */
+uint64_t text_read_key(const char *path, const char *key, uint64_t otherwise);
+/* Number at the start of *text, which moves behind it; false when no digit is there. */
+bool text_take_number(const char **text, int base, uint64_t *ret_number);
+/* A text that is a process id and nothing else; 0 = it is not. */
+int text_to_pid(const char *text);
 /* Root of sysfs: /sys, or SHEAF_DEVICES_SYSFS for tests. */
 const char *sysfs_root(void);
 /* "PREFIX-8-4-4-4-12": hash of machine-id, $SHEAF_DEVICE_SALT and `what`. */

@@ -18,12 +18,13 @@ static uint64_t cgroup_memory(void)
 static uint64_t cgroup_cpu_milli(void)
 {
     char text[64];
-    unsigned long long quota;
-    unsigned long long period;
+    const char *at = text;
+    uint64_t quota = 0; /* also "max" */
+    uint64_t period = 0;
 
     if (text_read(text, sizeof(text), "%s/fs/cgroup/cpu.max", sysfs_root())) {
-        if (sscanf(text, "%llu %llu", &quota, &period) != 2)
-            return UINT64_MAX;
+        if (text_take_number(&at, 10, &quota) && *at++ == ' ')
+            (void)text_take_number(&at, 10, &period);
     } else {
         quota = text_read_number("%s/fs/cgroup/cpu/cpu.cfs_quota_us", sysfs_root());
         period = text_read_number("%s/fs/cgroup/cpu/cpu.cfs_period_us", sysfs_root());

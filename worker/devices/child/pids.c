@@ -25,14 +25,15 @@ static int parent_of(int pid)
 {
     char line[512];
     const char *after;
-    int parent = 0;
+    uint64_t parent = 0;
 
     if (!text_read(line, sizeof(line), "/proc/%d/stat", pid))
         return 0;
     after = strrchr(line, ')');
-    if (after == NULL || sscanf(after + 1, " %*c %d", &parent) != 1)
+    if (after == NULL || strlen(after) < 5) /* ") S 1" */
         return 0;
-    return parent;
+    after += 4;
+    return text_take_number(&after, 10, &parent) ? (int)parent : 0;
 }
 
 static uint32_t list_processes(struct process **ret_processes)
@@ -44,8 +45,8 @@ static uint32_t list_processes(struct process **ret_processes)
     DIR *dir = opendir("/proc");
 
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        int pid = 0;
-        if (sscanf(entry->d_name, "%d", &pid) != 1 || pid <= 0)
+        int pid = text_to_pid(entry->d_name);
+        if (pid == 0)
             continue;
         if (count == room) {
             room = room * 2 + 256;

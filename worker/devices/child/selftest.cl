@@ -45,21 +45,6 @@ kernel void sum(global const uint *words, ulong seed, ulong first, global ulong 
     wrong[get_global_id(0)] = bad;
 }
 
-/* A and B, n x n each: item = which x n x n + row x n + column. */
-kernel void entries(global int *a, global int *b, ulong seed, uint n)
-{
-    uint item = get_global_id(0);
-    uint which = item / (n * n);
-    uint cell = item % (n * n);
-    ulong index = (1UL << 60) + ((ulong)which << 32 | cell);
-    int entry = (int)((uint)(mix64(seed, index) >> 32) % 15) - 7;
-
-    if (which == 0)
-        a[cell] = entry;
-    else
-        b[cell] = entry;
-}
-
 /* The same product once per z, each in a slice of its own. */
 kernel void multiply(global const int *a, global const int *b, global int *c, uint n)
 {

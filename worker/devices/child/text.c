@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -64,27 +65,46 @@ uint64_t text_read_number(const char *format, ...)
     return strtoull(text, NULL, 10);
 }
 
-bool text_read_link(char *out, size_t size, const char *format, ...)
+bool text_take_number(const char **text, int base, uint64_t *ret_number)
 {
-    char path[PATH_MAX];
-    char target[PATH_MAX];
-    const char *last;
-    ssize_t length;
-    va_list args;
-    bool fits;
+    char *end;
 
-    va_start(args, format);
-    fits = path_format(path, format, args);
-    va_end(args);
-    if (!fits)
+    /* strtoull would take a sign and blanks too. */
+    if (!isxdigit((unsigned char)**text))
         return false;
-    length = readlink(path, target, sizeof(target) - 1);
-    if (length <= 0)
+    *ret_number = strtoull(*text, &end, base);
+    if (end == *text)
         return false;
-    target[length] = '\0';
-    last = strrchr(target, '/');
-    snprintf(out, size, "%s", last != NULL ? last + 1 : target);
+    *text = end;
     return true;
+}
+
+int text_to_pid(const char *text)
+{
+    uint64_t number = 0;
+
+    return text_take_number(&text, 10, &number) && *text == '\0' && number <= INT_MAX ? (int)number
+                                                                                      : 0;
+}
+
+uint64_t text_read_key(const char *path, const char *key, uint64_t otherwise)
+{
+    size_t length = strlen(key);
+    uint64_t value = otherwise;
+    bool found = false;
+    char line[256];
+    FILE *file = fopen(path, "re");
+
+    while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
+        const char *at = line + length;
+        if (strncmp(line, key, length) != 0 || *at != ' ')
+            continue;
+        at += strspn(at, " ");
+        found = text_take_number(&at, 10, &value);
+    }
+    if (file != NULL)
+        fclose(file);
+    return value;
 }
 
 const char *sysfs_root(void)
