@@ -52,8 +52,7 @@ void agent_refresh_closed(struct agent *agent)
         agent->tasks.closed = ERR_NONE;
 }
 
-/* -- durable messages
- * ------------------------------------------------------------------------------ */
+/* -- durable messages -------------------------------------------------------------------------- */
 
 void agent_message(struct agent *agent, Sheaf__Envelope *envelope)
 {
@@ -180,8 +179,7 @@ static void add_receipt(struct agent *agent)
     buf_fini(&bytes);
 }
 
-/* -- a step
- * ------------------------------------------------------------------------------------------ */
+/* -- a step ------------------------------------------------------------------------------------ */
 
 /* Makes an action's record; what the order of the step said is kept with the task that took it. */
 static void record(struct agent *agent, const struct task_action *action)
@@ -264,8 +262,7 @@ void agent_event(struct agent *agent, const struct task_event *event)
     agent_leave_step(agent);
 }
 
-/* -- timers
- * -------------------------------------------------------------------------------------------- */
+/* -- timers ------------------------------------------------------------------------------------ */
 
 static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
@@ -351,9 +348,7 @@ static struct event *every(struct agent *agent, int64_t us, event_callback_fn on
     return event;
 }
 
-/* -- life
- * ------------------------------------------------------------------------------------------------
- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static void find_interface(const char *address, char out[16])
 {

@@ -22,8 +22,7 @@
 #define CONTROL_MAX_LINE 4096
 #define CONTROL_WAIT_S   30
 
-/* -- status
- * -------------------------------------------------------------------------------------------- */
+/* -- status ------------------------------------------------------------------------------------ */
 
 static json_t *tasks_json(const struct agent *agent)
 {
@@ -127,9 +126,7 @@ static json_t *status_json(struct agent *agent)
     return value;
 }
 
-/* -- verbs
- * ------------------------------------------------------------------------------------------------
- */
+/* -- verbs ------------------------------------------------------------------------------------- */
 
 static json_t *refusal(const char *text)
 {
@@ -257,9 +254,7 @@ void agent_leave_step(struct agent *agent)
     agent_end(agent, 0, NULL);
 }
 
-/* -- the socket
- * ------------------------------------------------------------------------------------------------
- */
+/* -- the socket -------------------------------------------------------------------------------- */
 
 static void on_flushed(struct bufferevent *client, void *arg)
 {

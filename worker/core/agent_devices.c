@@ -21,8 +21,7 @@ bool agent_device_offered(const struct agent *agent, uint32_t ordinal)
            && !agent->foreign[ordinal];
 }
 
-/* -- foreign use
- * --------------------------------------------------------------------------------------- */
+/* -- foreign use ------------------------------------------------------------------------------- */
 
 static void tell_tasks(struct agent *agent, uint32_t device, bool foreign)
 {
@@ -242,9 +241,7 @@ void agent_selftest_order(struct agent *agent, const Sheaf__SelfTest *order)
     selftest_next(agent);
 }
 
-/* -- links
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- links ------------------------------------------------------------------------------------- */
 
 static struct agent_link *link_of(struct agent *agent, uint64_t node)
 {

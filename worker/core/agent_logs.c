@@ -79,8 +79,7 @@ void agent_logs_watch(struct agent *agent, const struct agent_task *task)
     arm(agent);
 }
 
-/* -- sending
- * --------------------------------------------------------------------------------------- */
+/* -- sending ----------------------------------------------------------------------------------- */
 
 static bool read_piece(const char *path, const struct log_cut *cut, uint8_t *out)
 {

@@ -12,8 +12,7 @@
 #include "common/pure/units.h"
 #include "worker/core/agent_private.h"
 
-/* -- out
- * --------------------------------------------------------------------------------------------- */
+/* -- out --------------------------------------------------------------------------------------- */
 
 /* Durable messages go out in order, each once per session; what is lost comes with the next one. */
 void agent_pump(struct agent *agent)
@@ -54,8 +53,7 @@ void agent_notice(struct agent *agent, const char *verb, uint32_t device, bool f
     log_info("node", "notice", "verb=%s device=%u foreign=%d", verb, device, foreign);
 }
 
-/* -- hello
- * ---------------------------------------------------------------------------------------------- */
+/* -- hello ------------------------------------------------------------------------------------- */
 
 struct hello {
     Sheaf__Hello wire;
@@ -207,8 +205,7 @@ static void on_heartbeat(Sheaf__Heartbeat *heartbeat, void *arg)
     heartbeat->n_devices = agent->sample_count;
 }
 
-/* -- orders
- * --------------------------------------------------------------------------------------------- */
+/* -- orders ------------------------------------------------------------------------------------ */
 
 /* What the core could not know: whether the order makes sense on this machine. */
 static void check_prepare(const struct agent *agent, const Sheaf__Prepare *prepare,
@@ -336,8 +333,7 @@ static void on_order(const Sheaf__SignedOrder *signed_order, void *arg)
     frame_arena_fini(&arena);
 }
 
-/* -- status
- * ---------------------------------------------------------------------------------------------- */
+/* -- status ------------------------------------------------------------------------------------ */
 
 static void status_devices(struct agent *agent, const Sheaf__NodeStatus *wire)
 {

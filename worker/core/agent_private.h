@@ -155,8 +155,7 @@ struct agent {
     struct err err;
 };
 
-/* -- agent.c ------------------------------------------------------------------------------------
- */
+/* -- agent.c ----------------------------------------------------------------------------------- */
 void agent_event(struct agent *agent, const struct task_event *event);
 /* Adds a durable message, without committing it. */
 void agent_message(struct agent *agent, Sheaf__Envelope *envelope);
@@ -167,15 +166,13 @@ void agent_end(struct agent *agent, int rc, const struct err *err);
 void agent_refresh_closed(struct agent *agent);
 struct agent_task *agent_task_find(struct agent *agent, uint64_t attempt, uint32_t epoch);
 
-/* -- agent_orders.c
- * -------------------------------------------------------------------------------- */
+/* -- agent_orders.c ---------------------------------------------------------------------------- */
 void agent_session_hooks(struct agent *agent, struct session_hooks *hooks);
 void agent_notice(struct agent *agent, const char *verb, uint32_t device, bool foreign,
                   micro_t price, const char *detail);
 void agent_pump(struct agent *agent);
 
-/* -- agent_tasks.c
- * --------------------------------------------------------------------------------- */
+/* -- agent_tasks.c ----------------------------------------------------------------------------- */
 /* Makes the shell's part of a held task from its kept order. Never NULL. */
 struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id);
 void agent_task_free(struct agent_task *task);
@@ -185,8 +182,7 @@ void agent_resume(struct agent *agent);
 /* Progress news of fetching tasks. */
 void agent_progress(struct agent *agent);
 
-/* -- agent_logs.c
- * ----------------------------------------------------------------------------------- */
+/* -- agent_logs.c ------------------------------------------------------------------------------ */
 void agent_logs_init(struct agent *agent);
 void agent_logs_fini(struct agent *agent);
 void agent_logs_watch(struct agent *agent, const struct agent_task *task);
@@ -194,15 +190,13 @@ void agent_logs_pump(struct agent *agent, bool cut);
 void agent_logs_rewind(struct agent *agent);
 void agent_logs_ack(struct agent *agent, const Sheaf__LogAck *ack);
 
-/* -- agent_devices.c
- * --------------------------------------------------------------------------------- */
+/* -- agent_devices.c --------------------------------------------------------------------------- */
 void agent_usage_start(struct agent *agent);
 void agent_selftest_order(struct agent *agent, const Sheaf__SelfTest *order);
 void agent_probe_order(struct agent *agent, const Sheaf__Probe *order);
 bool agent_device_offered(const struct agent *agent, uint32_t ordinal);
 
-/* -- agent_control.c
- * ---------------------------------------------------------------------------------- */
+/* -- agent_control.c --------------------------------------------------------------------------- */
 int agent_control_open(struct agent *agent, struct err *err) SHEAF_MUST_USE;
 void agent_control_close(struct agent *agent);
 /* Goes on with a leave once nothing runs any more. */

@@ -30,8 +30,7 @@ static void tell(struct agent_task *task, enum task_event_kind kind, enum err_co
     agent_event(task->agent, &event);
 }
 
-/* -- the shell's part of a task
- * --------------------------------------------------------------------- */
+/* -- the shell's part of a task ---------------------------------------------------------------- */
 
 static void read_order(struct agent *agent, struct agent_task *task)
 {
@@ -99,8 +98,7 @@ static void release_slot(struct agent_task *task)
     agent_task_free(task);
 }
 
-/* -- inputs
- * ------------------------------------------------------------------------------------------- */
+/* -- inputs ------------------------------------------------------------------------------------ */
 
 static int cache_path(const struct agent *agent, const struct spec_file *file, char out[FS_PATH])
 {
@@ -262,8 +260,7 @@ void agent_progress(struct agent *agent)
     }
 }
 
-/* -- the sandbox
- * --------------------------------------------------------------------------------------- */
+/* -- the sandbox ------------------------------------------------------------------------------- */
 
 static bool port_is_free(uint32_t port)
 {
@@ -472,8 +469,7 @@ static void do_prepare(struct agent *agent, struct agent_task *task)
              FAIL_PROVIDER, err.text);
 }
 
-/* -- the barrier
- * ------------------------------------------------------------------------------------------ */
+/* -- the barrier ------------------------------------------------------------------------------- */
 
 static int release_with(struct agent_task *task, const Sheaf__Go *go, struct err *err)
 {
@@ -527,9 +523,7 @@ static void do_release(struct agent *agent, struct agent_task *task)
         agent_logs_watch(agent, task);
 }
 
-/* -- outputs
- * ------------------------------------------------------------------------------------------------
- */
+/* -- outputs ----------------------------------------------------------------------------------- */
 
 struct pack_item {
     char name[SPEC_PATH_TEXT];
@@ -664,9 +658,7 @@ static void do_collect(struct agent *agent, struct agent_task *task)
     background_run(agent->background, pack_all, packed, work);
 }
 
-/* -- the end
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- the end ----------------------------------------------------------------------------------- */
 
 static void do_clean(struct agent *agent, struct agent_task *task)
 {
@@ -727,9 +719,7 @@ void agent_perform(struct agent *agent, const struct task_action *action)
     }
 }
 
-/* -- after a start
- * ------------------------------------------------------------------------------------------------
- */
+/* -- after a start ----------------------------------------------------------------------------- */
 
 static void adopt(struct agent *agent, struct agent_task *task, enum task_phase phase)
 {

@@ -69,8 +69,7 @@ static void SHEAF_PRINTF(2, 3) serve(struct checks *checks, const char *format, 
     va_end(args);
 }
 
-/* -- the machine ----------------------------------------------------------------------------------
- */
+/* -- the machine ------------------------------------------------------------------------------- */
 
 static void check_state(const struct checks_facts *facts, struct checks *checks)
 {
@@ -183,8 +182,7 @@ static void check_runtime(const struct checks_facts *facts, struct checks *check
     event_base_free(base);
 }
 
-/* -- the network
- * ------------------------------------------------------------------------------------ */
+/* -- the network ------------------------------------------------------------------------------- */
 
 static bool is_private(const char *address)
 {

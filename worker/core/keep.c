@@ -89,8 +89,7 @@ static void add_record(struct keep *keep, enum record_type type, struct buf *byt
     keep->dirty = true;
 }
 
-/* -- tasks
- * ------------------------------------------------------------------------------------------ */
+/* -- tasks ------------------------------------------------------------------------------------- */
 
 struct keep_task *keep_task_find(struct keep *keep, uint64_t attempt, uint32_t epoch)
 {
@@ -263,8 +262,7 @@ struct keep_stream *keep_task_stream(struct keep *keep, struct keep_task *task, 
     return made;
 }
 
-/* -- messages
- * ----------------------------------------------------------------------------------------- */
+/* -- messages ---------------------------------------------------------------------------------- */
 
 static void outbox_push(struct keep *keep, uint64_t seq, const void *bytes, size_t size)
 {
@@ -363,9 +361,7 @@ const struct keep_counters *keep_counters(const struct keep *keep)
     return &keep->counters;
 }
 
-/* -- logs
- * -----------------------------------------------------------------------------------------------
- */
+/* -- logs -------------------------------------------------------------------------------------- */
 
 static void stream_head(const struct keep_task *task, const struct keep_stream *stream,
                         uint64_t seq, struct buf *out)
@@ -447,9 +443,7 @@ static void replay_log(struct keep *keep, struct reader *in, bool ack)
     log_stream_restore(&stream->log, &cut);
 }
 
-/* -- replay
- * ------------------------------------------------------------------------------------------------
- */
+/* -- replay ------------------------------------------------------------------------------------ */
 
 static void replay_task(struct keep *keep, struct reader *in)
 {
@@ -533,8 +527,7 @@ static void on_record(uint32_t type, const uint8_t *bytes, size_t size, void *ar
     }
 }
 
-/* -- the journal
- * --------------------------------------------------------------------------------------------- */
+/* -- the journal ------------------------------------------------------------------------------- */
 
 static void fill(struct journal *journal, void *arg)
 {

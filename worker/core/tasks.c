@@ -82,7 +82,7 @@ static void copy_text(char *out, size_t size, const char *text)
     snprintf(out, size, "%s", text ? text : "");
 }
 
-/* -- the table ------------------------------------------------------------------------------- */
+/* -- the table --------------------------------------------------------------------------------- */
 
 void tasks_init(struct tasks *tasks)
 {
@@ -319,8 +319,7 @@ static void forget(struct tasks *tasks, struct rank_task *task, int64_t now_us,
     }
 }
 
-/* -- orders --------------------------------------------------------------------------------------
- */
+/* -- orders ------------------------------------------------------------------------------------ */
 
 /* Why a new task cannot be taken; ERR_NONE if it can. */
 static enum err_code unacceptable(struct tasks *tasks, const struct task_event *event,
@@ -467,8 +466,7 @@ static void on_forget(struct tasks *tasks, struct rank_task *task, const struct 
     forget(tasks, task, now_us, out);
 }
 
-/* -- what happened here
- * ---------------------------------------------------------------------------- */
+/* -- what happened here ------------------------------------------------------------------------ */
 
 static void on_progress(struct tasks *tasks, struct rank_task *task, const struct task_event *event,
                         int64_t now_us, struct task_actions *out)
@@ -676,8 +674,7 @@ static void on_relent(struct tasks *tasks, struct rank_task *task, const struct 
     act(out, TASK_ACT_SAVE, &task->id);
 }
 
-/* -- time
- * -------------------------------------------------------------------------------------------- */
+/* -- time -------------------------------------------------------------------------------------- */
 
 static void tick_task(struct tasks *tasks, struct rank_task *task, int64_t now_us,
                       struct task_actions *out)

@@ -70,8 +70,7 @@ static void fail(struct transfers *transfers, struct transfer **list, enum err_c
     finish(transfers, list, &err);
 }
 
-/* -- asking -------------------------------------------------------------------------------------
- */
+/* -- asking ------------------------------------------------------------------------------------ */
 
 static void ask_fetch(struct transfers *transfers, struct transfer *transfer)
 {
@@ -154,8 +153,7 @@ static void start(struct transfers *transfers)
     }
 }
 
-/* -- pieces
- * ---------------------------------------------------------------------------------------- */
+/* -- pieces ------------------------------------------------------------------------------------ */
 
 static void send_pieces(struct transfers *transfers)
 {
@@ -280,8 +278,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     start(arg);
 }
 
-/* -- life
- * --------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 struct transfers *transfers_new(struct event_base *base, struct bulk *bulk)
 {

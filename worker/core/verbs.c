@@ -42,8 +42,7 @@ int verb_fail(const struct err *err)
     return 1; /* any other refusal */
 }
 
-/* -- asking the daemon
- * ------------------------------------------------------------------------------- */
+/* -- asking the daemon ------------------------------------------------------------------------- */
 
 static int connect_daemon(const struct settings *settings, int *ret_fd, struct err *err)
 {
@@ -136,8 +135,7 @@ static int finish(int rc, const struct err *err)
     return rc == 0 ? 0 : verb_fail(err);
 }
 
-/* -- the owner's verbs
- * ----------------------------------------------------------------------------------- */
+/* -- the owner's verbs ------------------------------------------------------------------------- */
 
 /* Without a daemon the wish is kept, and told at the next hello. */
 static int keep_owner(const struct verb_call *call, const struct owner_file *owner, struct err *err)
@@ -221,9 +219,7 @@ int verb_undrain(const struct verb_call *call)
     return finish(ask_and_print(call, request_of("undrain"), &err), &err);
 }
 
-/* -- running
- * ------------------------------------------------------------------------------------------------
- */
+/* -- running ----------------------------------------------------------------------------------- */
 
 static int run_agent(const struct verb_call *call, enum agent_mode mode)
 {
@@ -259,9 +255,7 @@ int verb_leave(const struct verb_call *call)
     return finish(rc, &err);
 }
 
-/* -- status
- * ---------------------------------------------------------------------------------------------------
- */
+/* -- status ------------------------------------------------------------------------------------ */
 
 static void print_tasks(const json_t *tasks)
 {
@@ -397,9 +391,7 @@ int verb_status(const struct verb_call *call)
     return 0;
 }
 
-/* -- doctor
- * -----------------------------------------------------------------------------------------------------
- */
+/* -- doctor ------------------------------------------------------------------------------------ */
 
 int verb_doctor(const struct verb_call *call)
 {
@@ -416,6 +408,7 @@ int verb_doctor(const struct verb_call *call)
 
     if (!host || !checks)
         goto out;
+    (void)!home_open(call->settings, &err); /* the first check tells if it cannot be */
     joined = home_load(call->settings, &node, &err);
     if (joined == 0) {
         facts.node = &node;
@@ -459,9 +452,7 @@ out:
     return worst == CHECK_FAIL ? 1 : 0;
 }
 
-/* -- bench
- * --------------------------------------------------------------------------------------------------------
- */
+/* -- bench ------------------------------------------------------------------------------------- */
 
 struct bench {
     struct event_base *base;
