@@ -14,7 +14,7 @@
 #include "tests/support/world/bench.h"
 
 #define DEFAULT_CASES 20000u
-#define STEPS         96u
+#define STEPS         128u
 #define MAX_JOBS      4u
 
 struct life {
@@ -182,7 +182,7 @@ static void do_submit(struct life *life)
         return;
     doing = "submit";
     ask->max_attempts = 1 + below(life, 3);
-    ask->retry_on = (uint32_t)draw(life) & ((1u << FAIL_CLASS_COUNT) - 1);
+    ask->retry_on = (uint32_t)(draw(life) | draw(life)) & ((1u << FAIL_CLASS_COUNT) - 1);
     ask->max_total = once_in(life, 3) ? 1 + below(life, 60000) : 10 * BENCH_UNIT;
     ask->max_rtt_us = once_in(life, 2) ? 2000 : 0;
     ask->max_duration_us = (1 + below(life, 900)) * 1000000ull;
@@ -301,7 +301,7 @@ static void do_link(struct life *life)
 
 static void do_time(struct life *life)
 {
-    static const usec_t spans[] = {1, 5, 31, 61, 130, 700};
+    static const usec_t spans[] = {1, 2, 5, 12, 31, 130};
 
     doing = "time";
     bench_wait(&life->bench, spans[below(life, 6)] * BENCH_SECOND + below(life, 1000));
@@ -337,9 +337,9 @@ static void act(struct life *life)
         void (*f)(struct life *);
         uint32_t weight;
     } acts[] = {
-        {do_news, 24},   {do_gang_news, 20}, {do_schedule, 14}, {do_submit, 8}, {do_time, 8},
-        {do_receipt, 8}, {do_node, 6},       {do_hello, 8},     {do_link, 5},   {do_device, 3},
-        {do_cancel, 2},  {do_stale_news, 2}, {do_restart, 1},
+        {do_news, 24},    {do_gang_news, 20}, {do_schedule, 14}, {do_submit, 8}, {do_time, 12},
+        {do_receipt, 16}, {do_node, 5},       {do_hello, 8},     {do_link, 5},   {do_device, 3},
+        {do_cancel, 2},   {do_stale_news, 2}, {do_restart, 1},
     };
     uint32_t total = 0;
 
@@ -375,6 +375,8 @@ static void begin(struct life *life, uint64_t seed)
             bench_selftest(bench, i, d, !once_in(life, 10), 8192);
     }
     bench_mesh(bench, 0, 500);
+    bench->policy.settle_every_us = 5 * BENCH_SECOND;
+    bench->policy.backoff_first_us = BENCH_SECOND;
 }
 
 /* Faults end, workers answer: every job reaches its end and every micro-unit its owner. */
