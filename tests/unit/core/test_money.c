@@ -127,6 +127,29 @@ static void test_receipts_twice_bill_once(void **state)
     assert_money(1000 * U - 10000, 0, 9500, 500);
 }
 
+/* The commit stood, the acknowledgement did not arrive, and we were restarted in between. */
+static void test_resent_receipt_is_known_after_a_restart(void **state)
+{
+    (void)state;
+    struct uuid job = running(1);
+    bench_receipt(&bench, 0, &job, 1000);
+    uint64_t seq = 0;
+    for (uint32_t i = 0; i < bench.out.row_count; i++) {
+        if (bench.out.rows[i].kind == ROW_RECEIPT)
+            seq = bench.out.rows[i].receipt.seq;
+    }
+    assert_true(seq > 0);
+    struct world *rebuilt = shadow_load(&bench.shadow);
+    world_free(bench.world);
+    bench.world = rebuilt;
+    struct event event = {.kind = EV_RECEIPT, .ack_node = bench.node[0], .ack_seq = 5};
+    event.receipt.node = bench.node[0];
+    event.receipt.seq = seq;
+    bench_step(&bench, &event);
+    assert_int_equal(bench.out.row_count, 0);
+    assert_int_equal(bench.out.effect_count, 1); /* acknowledged all the same */
+}
+
 /* Thirds of a micro-unit: cumulative flooring neither drifts nor loses. */
 static void test_rounding_never_drifts(void **state)
 {
@@ -301,6 +324,7 @@ int main(void)
         CASE(test_bill_is_metered_and_signed_time),
         CASE(test_last_receipt_after_exit_counts),
         CASE(test_receipts_twice_bill_once),
+        CASE(test_resent_receipt_is_known_after_a_restart),
         CASE(test_rounding_never_drifts),
         CASE(test_user_failure_pays_use),
         CASE(test_lost_node_refunds_and_holds_again),
