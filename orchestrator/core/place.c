@@ -291,7 +291,8 @@ static void fill_plan(const struct place_pool *pool, const struct place_gang *ga
     plan->price = gang->price;
     for (uint32_t i = 0; i < gang->count; i++) {
         plan->node[i] = pool->node[gang->member[i]];
-        take_devices(&pool->fleet->nodes[plan->node[i]], ask, &plan->slot[i * ask->gpus_per_node]);
+        take_devices(&pool->fleet->nodes[plan->node[i]], ask,
+                     &plan->slot[(size_t)i * ask->gpus_per_node]);
     }
 }
 

@@ -121,8 +121,8 @@ int place_check(const struct place_fleet *fleet, const struct job_ask *ask,
             if (plan->node[j] == plan->node[i])
                 return err_set(err, ERR_INTERNAL, "node %u twice", plan->node[i]);
         }
-        int rc =
-            check_node(&fleet->nodes[plan->node[i]], ask, plan->slot + i * ask->gpus_per_node, err);
+        int rc = check_node(&fleet->nodes[plan->node[i]], ask,
+                            plan->slot + (size_t)i * ask->gpus_per_node, err);
         if (rc < 0)
             return rc;
         for (uint32_t k = 0; k < ask->gpus_per_node; k++)

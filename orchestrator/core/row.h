@@ -351,7 +351,10 @@ struct lease_slot_row {
     bool live;
 };
 
-/* Append-only: the bytes that the worker signed, for whoever recomputes a bill. */
+/*
+ * Append-only: the bytes that the worker signed, for whoever recomputes a bill. A load brings the
+ * newest of each node, so that a resent one is known.
+ */
 struct receipt_row {
     uint64_t id;
     uint64_t node;

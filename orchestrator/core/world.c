@@ -66,25 +66,40 @@ static bool is_due(usec_t due, usec_t now)
  * Acting may end what is acted on and with it shift the table: then the same index is looked at
  * again. Every action moves its own deadline or its subject's state.
  */
-#define EACH_DUE(table_, type_, due_, act_)                                                        \
-    for (uint32_t i = 0; i < (table_)->count;) {                                                   \
-        type_ *item = (table_)->items[i];                                                          \
-        uint64_t id = item->row.id;                                                                \
-        if (is_due(due_, step->now))                                                               \
-            act_;                                                                                  \
-        if (i < (table_)->count && ((type_ *)(table_)->items[i])->row.id == id)                    \
-            i++;                                                                                   \
-    }
+static uint32_t next_index(const struct table *table, uint32_t i, uint64_t id)
+{
+    uint64_t now_there;
+
+    if (i >= table->count)
+        return i;
+    memcpy(&now_there, table->items[i], sizeof(now_there));
+    return now_there == id ? i + 1 : i;
+}
 
 static void tick(struct step *step)
 {
     struct world *world = step->world;
     const struct policy *policy = step->policy;
 
-    EACH_DUE(&world->nodes, struct node, node_due(item, world, policy), node_act(step, item));
-    EACH_DUE(&world->attempts, struct attempt, attempt_due(item, world, policy),
-             attempt_act(step, item));
-    EACH_DUE(&world->jobs, struct job, job_due(item), job_act(step, item));
+    for (uint32_t i = 0; i < world->nodes.count; i++) {
+        struct node *node = world->nodes.items[i];
+        if (is_due(node_due(node, world, policy), step->now))
+            node_act(step, node);
+    }
+    for (uint32_t i = 0; i < world->attempts.count;) {
+        struct attempt *attempt = world->attempts.items[i];
+        uint64_t id = attempt->row.id;
+        if (is_due(attempt_due(attempt, world, policy), step->now))
+            attempt_act(step, attempt);
+        i = next_index(&world->attempts, i, id);
+    }
+    for (uint32_t i = 0; i < world->jobs.count;) {
+        struct job *job = world->jobs.items[i];
+        uint64_t id = job->row.id;
+        if (is_due(job_due(job), step->now))
+            job_act(step, job);
+        i = next_index(&world->jobs, i, id);
+    }
     if (is_due(probe_next_us(world, policy), step->now))
         probe_due(step);
 }
@@ -141,8 +156,7 @@ static void boot(struct step *step)
         struct attempt *attempt = world->attempts.items[i];
         uint64_t id = attempt->row.id;
         attempt_advance(step, attempt);
-        if (i < world->attempts.count && ((struct attempt *)world->attempts.items[i])->row.id == id)
-            i++;
+        i = next_index(&world->attempts, i, id);
     }
 }
 

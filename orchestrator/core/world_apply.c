@@ -467,6 +467,16 @@ static void apply_idem(struct world *world, const struct idem_row *row)
     world->idem_next = (world->idem_next + 1) % WORLD_IDEM_MAX;
 }
 
+/* Of receipts the world keeps the newest number alone: a resent one is known after a restart too.
+ */
+static void apply_receipt(struct world *world, const struct receipt_row *row)
+{
+    struct node *node = table_get(&world->nodes, row->node);
+
+    if (node != NULL && row->seq > node->receipt_seq)
+        node->receipt_seq = row->seq;
+}
+
 static void apply_work(struct world *world, const struct row *row)
 {
     switch ((int)row->kind) {
@@ -494,7 +504,10 @@ static void apply_work(struct world *world, const struct row *row)
     case ROW_IDEM:
         apply_idem(world, &row->idem);
         break;
-    default: /* append-only kinds are history: the world keeps none */
+    case ROW_RECEIPT:
+        apply_receipt(world, &row->receipt);
+        break;
+    default: /* the other append-only kinds are history: the world keeps none */
         break;
     }
 }

@@ -5,6 +5,8 @@
 
 /* A gang that waits for measurements is tried again after this long. */
 #define UNMEASURED_RETRY_US ((usec_t)30 * 1000000)
+/* Fresh evidence for an old reason is written at most this often: a long queue would churn. */
+#define EVIDENCE_EVERY_US ((usec_t)10 * 1000000)
 
 static void emit_event(struct step *step, const struct job *job, enum job_state from,
                        enum job_state to, enum err_code reason, const char *detail)
@@ -54,9 +56,10 @@ void job_move(struct step *step, struct job *job, enum job_state to, const struc
     step_emit(step, &row);
 }
 
-/* Names, codes and figures; the padding between them is zero since place_solve clears it. */
+/* place_solve clears the padding; a difference that is none would cost one more row. */
 static bool why_same(const struct why *a, const struct why *b)
 {
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
     return a != NULL && b != NULL && memcmp(a, b, sizeof(*a)) == 0;
 }
 
@@ -67,6 +70,11 @@ void job_wait(struct step *step, struct job *job, enum err_code reason, const st
     job->retry_us = reason == ERR_NETWORK_UNMEASURED ? step->now + UNMEASURED_RETRY_US : 0;
     if (!new_reason && why_same(job->why, why))
         return;
+    if (!new_reason && job->told_us + EVIDENCE_EVERY_US > step->now) {
+        job->retry_us = usec_sooner(job->retry_us, job->told_us + EVIDENCE_EVERY_US);
+        return;
+    }
+    job->told_us = step->now;
     struct row row = {.kind = ROW_JOB, .job = job->row};
     row.job.reason = reason;
     row.job.policy_version = step->policy->version;

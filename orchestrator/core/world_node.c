@@ -274,7 +274,7 @@ static void name_make(const struct world *world, const char *claimed, char out[R
     size_t length = 0;
 
     for (const char *at = claimed; *at != '\0' && *at != '.' && length + 1 < sizeof(base); at++) {
-        char c = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
+        char c = (char)(*at >= 'A' && *at <= 'Z' ? *at | 0x20 : *at);
         bool letter = c >= 'a' && c <= 'z';
         bool other = (c >= '0' && c <= '9') || c == '-';
         if (letter || (other && length > 0))

@@ -71,12 +71,12 @@ struct ghost {
 struct node {
     struct node_row row;
     struct device *device[CLAIM_MAX_DEVICES]; /* by ordinal; NULL = none */
+    uint64_t receipt_seq;                     /* newest committed */
     /* soft */
     bool connected;
-    usec_t silent_us;     /* unknown since, by our clock */
-    usec_t paused_us;     /* owner's pause since */
-    usec_t cool_us;       /* not used for new work before: it failed a start */
-    uint64_t receipt_seq; /* newest seen */
+    usec_t silent_us; /* unknown since, by our clock */
+    usec_t paused_us; /* owner's pause since */
+    usec_t cool_us;   /* not used for new work before: it failed a start */
     struct ghost ghost[WORLD_GHOSTS];
     uint32_t ghost_count;
 };
@@ -132,6 +132,7 @@ struct job {
     /* soft */
     uint64_t tried;  /* capacity generation of the last try */
     usec_t retry_us; /* try again even if nothing changed */
+    usec_t told_us;  /* evidence last written */
 };
 
 struct ended {

@@ -13,7 +13,7 @@ static void lower(char *out, size_t size, const char *text)
     size_t i = 0;
 
     for (; i + 1 < size && text[i] != '\0'; i++)
-        out[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] - 'A' + 'a') : text[i];
+        out[i] = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] | 0x20 : text[i]);
     memset(out + i, 0, size - i);
 }
 
@@ -161,7 +161,7 @@ void fleet_view_init(struct fleet_view *view, const struct world *world, usec_t 
 
     *view = (struct fleet_view){0};
     view->nodes = mem_new(world->nodes.count, sizeof(*view->nodes));
-    view->node = mem_new(world->nodes.count, sizeof(*view->node));
+    view->node = mem_new(world->nodes.count, sizeof(void *));
     view->devices = mem_new(world->devices.count, sizeof(*view->devices));
     for (uint32_t i = 0; i < world->nodes.count; i++) {
         struct node *node = world->nodes.items[i];
@@ -279,7 +279,8 @@ static void grant(struct step *step, struct fleet_view *view, struct job *job,
 
     step_emit(step, &row);
     for (uint32_t i = 0; i < plan->nodes; i++)
-        grant_lease(step, &row.attempt, view->node[plan->node[i]], i, &plan->slot[i * gpus], gpus);
+        grant_lease(step, &row.attempt, view->node[plan->node[i]], i, &plan->slot[(size_t)i * gpus],
+                    gpus);
     struct row placed = {.kind = ROW_JOB, .job = job->row};
     placed.job.epoch = row.attempt.epoch;
     placed.job.attempts++;
@@ -323,7 +324,7 @@ static uint32_t list_waiting(const struct world *world, usec_t now, struct job *
         if (waits(job, world, now))
             list[count++] = job;
     }
-    qsort(list, count, sizeof(struct job *), compare_jobs);
+    qsort(list, count, sizeof(void *), compare_jobs);
     return count;
 }
 
@@ -381,6 +382,8 @@ static void try_job(struct pass *pass, struct job *job)
     grant(pass->step, &pass->view, job, &plan, &pass->why);
 }
 
+/* The shell brings all that a decision needs; the interface is its one caller's. */
+// NOLINTNEXTLINE(readability-function-size)
 bool world_schedule(struct world *world, usec_t now, uint32_t term, const struct policy *policy,
                     uint32_t budget, const struct uuid *fresh, uint32_t fresh_count,
                     struct world_out *out)
@@ -397,7 +400,7 @@ bool world_schedule(struct world *world, usec_t now, uint32_t term, const struct
         .first_row = out->row_count,
     };
     struct pass pass = {.step = &step};
-    struct job **list = mem_new(world->jobs.count, sizeof(*list));
+    struct job **list = mem_new(world->jobs.count, sizeof(void *));
     uint32_t count = list_waiting(world, now, list);
     uint32_t i = 0;
 

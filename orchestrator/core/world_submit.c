@@ -37,6 +37,7 @@ static int hold_amount(const struct step *step, const struct job_ask *ask, micro
     }
     if (ask->max_price > 0) {
         micro_t devices = (micro_t)ask->nodes * ask->gpus_per_node;
+        BUG_ON(devices <= 0);
         price = ask->max_price > MICRO_MAX / devices ? MICRO_MAX : ask->max_price * devices;
     } else if (!cheapest_price(step, ask, &price)) {
         return err_set_at(err, ERR_FIELD_MISSING, "/budget",

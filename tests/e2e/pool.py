@@ -64,9 +64,10 @@ class Program:
 
     def start(self, ready, seconds=60):
         self.lines = []
-        self.process = subprocess.Popen(
-            self.prefix + self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=open(self.log_path, "ab"), env=self.env, text=True, start_new_session=True)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.prefix + self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=log, env=self.env, text=True, start_new_session=True)
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
 
@@ -82,6 +83,7 @@ class Program:
             self.lines.append(line.rstrip("\n"))
             with open(self.log_path, "a", encoding="utf-8") as log:
                 log.write(line)
+        pipe.close()
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
@@ -91,6 +93,7 @@ class Program:
         if self.process and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(30)
+            self.reader.join(5)
 
     def stop(self):
         self.kill(signal.SIGTERM)
