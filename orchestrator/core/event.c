@@ -74,6 +74,15 @@ const char *task_news_name(enum task_news news)
     return news_names[news];
 }
 
+enum task_news task_news_parse(const char *name)
+{
+    unsigned i = 0;
+
+    while (i < TASK_NEWS_COUNT && strcmp(news_names[i], name) != 0)
+        i++;
+    return (enum task_news)i;
+}
+
 const char *order_kind_name(enum order_kind kind)
 {
     BUG_ON(kind >= ORDER_KIND_COUNT);

@@ -221,6 +221,8 @@ enum task_news {
     TASK_NEWS_COUNT,
 };
 const char *task_news_name(enum task_news news);
+/* TASK_NEWS_COUNT for an unknown name. */
+enum task_news task_news_parse(const char *name);
 
 struct ev_task {
     uint64_t node;

@@ -512,7 +512,8 @@ void node_selftest(struct step *step, const struct ev_selftest *test)
     if (device == NULL || node->row.state == NODE_GONE)
         return;
     struct row row = {.kind = ROW_DEVICE, .device = device->row};
-    if (test->passed) {
+    bool passed = test->passed && test->measured_mib > 0;
+    if (passed) {
         row.device.tier = device->row.tier > TIER_MEASURED ? device->row.tier : TIER_MEASURED;
         row.device.measured_mib = test->measured_mib;
         row.device.matmul_gflops = test->matmul_gflops;
@@ -522,10 +523,10 @@ void node_selftest(struct step *step, const struct ev_selftest *test)
         row.device.measured_mib = 0;
     }
     step_emit(step, &row);
-    device->failed = !test->passed;
+    device->failed = !passed;
     step->world->capacity++;
     emit_event(step, node, node->row.state,
-               &(struct cause){.reason = test->passed ? ERR_SELFTEST_PASSED : ERR_SELFTEST_FAILED,
+               &(struct cause){.reason = passed ? ERR_SELFTEST_PASSED : ERR_SELFTEST_FAILED,
                                .detail = test->detail});
     enum node_state before = node->row.state;
     node_settle_probing(step, node);
