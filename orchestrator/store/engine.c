@@ -52,6 +52,7 @@ struct engine {
     struct engine_hooks hooks;
     struct world *world;
     struct policy policy;
+    bool policy_given; /* engine_set_policy() was called: a reload keeps it */
     usec_t now;
 
     struct box_list queue;
@@ -481,7 +482,8 @@ static int reload(struct engine *engine, struct err *err)
     }
     world_free(engine->world);
     engine->world = world;
-    engine->policy = policy;
+    if (!engine->policy_given)
+        engine->policy = policy;
     if (now > engine->now)
         engine->now = now;
     engine->tick_queued = false;
@@ -755,6 +757,12 @@ const struct world *engine_world(const struct engine *engine)
 const struct policy *engine_policy(const struct engine *engine)
 {
     return &engine->policy;
+}
+
+void engine_set_policy(struct engine *engine, const struct policy *policy)
+{
+    engine->policy = *policy;
+    engine->policy_given = true;
 }
 
 void engine_set_paranoid(struct engine *engine, bool paranoid)

@@ -50,6 +50,11 @@ void engine_post(struct engine *engine, struct event_box *box);
 /* For queries. Reads may see what is not committed yet: never tell it to anybody. */
 const struct world *engine_world(const struct engine *engine);
 const struct policy *engine_policy(const struct engine *engine);
+/*
+ * Decides by this policy from the next event on: what a command line lays over the stored one. It
+ * passed policy_check() and is not stored; a reload keeps it.
+ */
+void engine_set_policy(struct engine *engine, const struct policy *policy);
 /* Check every world invariant after each step (slow). */
 void engine_set_paranoid(struct engine *engine, bool paranoid);
 

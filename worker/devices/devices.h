@@ -13,7 +13,8 @@
 #include "common/pure/err.h"
 #include "common/pure/spec.h"
 
-#define DEVICES_MAX 16
+#define DEVICES_MAX       16
+#define DEVICES_NO_OPENCL UINT32_MAX
 
 struct device_info {
     uint32_t ordinal;
@@ -26,7 +27,7 @@ struct device_info {
     uint32_t memory_mib; /* as the driver claims */
     char nodes[8][64];   /* device nodes that a task needs, e.g. /dev/nvidia0 */
     uint32_t node_count;
-    uint32_t opencl_platform; /* indexes for the child and for POCL_* selection */
+    uint32_t opencl_platform; /* indexes for the child; DEVICES_NO_OPENCL in both = none */
     uint32_t opencl_device;
 };
 
@@ -52,8 +53,10 @@ struct selftest_result {
     char failure[128]; /* empty = none */
 };
 
+/* Only devices that have telemetry are listed: never class cpu, where nothing foreign is told. */
 struct device_usage {
-    uint32_t device;
+    uint32_t device; /* ordinal, as long as no device fell off the bus since the probe */
+    char uuid[64];   /* the sure name */
     uint32_t memory_used_mib;
     uint32_t foreign_mib; /* used by processes that are not `ours`; 0 when it cannot be told */
     uint32_t utilisation_pct;
@@ -64,7 +67,11 @@ struct device_usage {
 /* Blocking; for join, doctor and start. Deadline 60 s. ERR_TIMEOUT, ERR_UNSUPPORTED_HERE. */
 int devices_probe(struct host_info *ret_host, struct err *err) SHEAF_MUST_USE;
 
-/* Runs in the background; the callback comes once, also on failure (result NULL then). */
+/*
+ * Runs in the background; the callback comes once, also on failure (result NULL then). A child that
+ * a driver or the memory limit killed, or that ran out of time, is a result with `failure` set: the
+ * device failed. The caller frees the job, after the callback or within it.
+ */
 struct devices_job;
 typedef void (*devices_on_selftest_f)(const struct selftest_result *result, const struct err *err,
                                       void *arg);

@@ -10,6 +10,11 @@
  *   task.json    the plan below, as written at prepare     exit.json  exit status, when it is over
  *   run.json     pid, boot id and start time of the supervisor
  *   job/ out/    the task's /job and /out                   log/RANK.STREAM  raw output per process
+ * job/ is filled before runtime_prepare: the supervisor gives it to the task's user there.
+ *
+ * Beside the plan's environment a task sees constants alone (the plan wins): PATH, HOME, USER,
+ * LOGNAME, SHELL, LANG, TMPDIR, POCL_CACHE_DIR, and SHEAF_JOB_DIR and SHEAF_OUT_DIR, which are /job
+ * and /out in a sandbox and the folders themselves under "process".
  */
 #include <event2/event.h>
 #include <stdbool.h>
@@ -54,6 +59,11 @@ struct runtime_exit {
     uint32_t rank;    /* process rank it came from */
     bool oom;         /* a process was killed by the memory limit */
     uint64_t used_ms; /* from release to the last exit, monotonic */
+    /*
+     * Empty, or why the sandbox itself failed: it could not start (code 125), or its supervisor
+     * vanished (code 137). Never the tenant's doing.
+     */
+    char failure[192];
 };
 
 struct runtime_probe {
@@ -81,13 +91,16 @@ struct task_hooks {
     void (*on_started)(struct task *task, void *arg); /* after release: the first instruction ran */
     void (*on_exit)(struct task *task, const struct runtime_exit *exit, void *arg);
     void *arg;
+    /* The sandbox stands and waits at the barrier. NULL: not wanted. */
+    void (*on_ready)(struct task *task, void *arg);
 };
 int runtime_prepare(struct runtime *runtime, const struct runtime_plan *plan,
                     const struct task_hooks *hooks, struct task **ret_task,
                     struct err *err) SHEAF_MUST_USE;
 /*
  * Opens the barrier. Environment known only now (peer addresses, ports) is added; files are written
- * into the sandbox under /job/.sheaf/ (name, text). Arrays end with NULL names.
+ * into the sandbox under /job/.sheaf/ (name, text). Arrays end with NULL names. A repeat does
+ * nothing once the barrier is open, and may come before the sandbox stands.
  */
 struct runtime_file {
     const char *name;
@@ -97,12 +110,17 @@ int runtime_release(struct task *task, const struct spec_texts *env,
                     const struct runtime_file *files, struct err *err) SHEAF_MUST_USE;
 /* SIGTERM now, SIGKILL after stop_grace_ms; the exit hook comes either way. Repeats are no-ops. */
 void runtime_stop(struct task *task, bool kill_now);
+/* log/RANK.STREAM of a task's folder; stream 1 = "stdout", 2 = "stderr". ERR_IO: path too long. */
+int runtime_log_path(const char *dir, uint32_t rank, uint32_t stream,
+                     char ret_path[FS_PATH]) SHEAF_MUST_USE;
 /* Whole process tree, for device usage accounting; at most `limit` pids. */
 uint32_t runtime_pids(const struct task *task, int *ret_pids, uint32_t limit);
 uint64_t runtime_used_ms(const struct task *task);
 /*
  * After a restart of the worker: adopts the supervisor that `dir` names. Its exit, past or to come,
- * arrives by the hook. ERR_NOT_FOUND: no supervisor and no exit.json (the host restarted).
+ * arrives by the hook, and on_ready and on_started come again for what has happened before.
+ * ERR_NOT_FOUND: no supervisor and no exit.json (the host restarted, or the supervisor was killed);
+ * its control groups and filter are removed then, the folder stays.
  */
 int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_hooks *hooks,
                   struct task **ret_task, struct err *err) SHEAF_MUST_USE;

@@ -1,0 +1,31 @@
+/* sheaf: the command line for tenants, providers and operators. */
+#include <signal.h>
+#include <stdio.h>
+
+#include "cli/command.h"
+#include "cli/term.h"
+
+int main(int argc, char **argv)
+{
+    struct args args;
+    struct err err;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (command_parse(argc, argv, &args, &err) < 0)
+        return command_fail(&err);
+    if (args.command == NULL) {
+        struct buf text;
+        buf_init(&text, 0);
+        help_first(&text);
+        fputs(text.data, stdout);
+        buf_fini(&text);
+        args_fini(&args);
+        return EXIT_OK;
+    }
+    int code = args.command->run(&args);
+    args_fini(&args);
+    /* A reader that left is no failure of ours; a full disk is. */
+    if (fflush(stdout) != 0 && code == EXIT_OK && !ferror(stdout))
+        code = EXIT_REFUSED;
+    return code;
+}

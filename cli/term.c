@@ -1,0 +1,150 @@
+#include "cli/term.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+struct term term;
+
+bool term_format_parse(const char *name, enum output_format *ret_format)
+{
+    static const char *const names[] = {"table", "wide", "json", "yaml", "jsonl", "name"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], name) == 0) {
+            *ret_format = (enum output_format)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool wants_color(int fd, const char *color)
+{
+    const char *force = getenv("CLICOLOR_FORCE");
+    const char *none = getenv("NO_COLOR");
+
+    if (strcmp(color, "always") == 0)
+        return true;
+    if (strcmp(color, "never") == 0 || (none != NULL && none[0] != '\0'))
+        return false;
+    if (force != NULL && force[0] != '\0' && strcmp(force, "0") != 0)
+        return true;
+    return isatty(fd) && getenv("TERM") != NULL && strcmp(getenv("TERM"), "dumb") != 0;
+}
+
+void term_init(const char *color)
+{
+    struct winsize size = {0};
+
+    term.color = wants_color(STDOUT_FILENO, color);
+    term.color_err = wants_color(STDERR_FILENO, color);
+    term.progress = isatty(STDERR_FILENO);
+    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+        term.width = size.ws_col;
+}
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    term.interrupted = 1;
+}
+
+void term_catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGALRM, &action, NULL); /* a deadline ends a stream the same way */
+}
+
+const char *tone_on(enum tone tone, bool color)
+{
+    static const char *const codes[] = {"",         "\033[32m", "\033[31m",
+                                        "\033[33m", "\033[2m",  "\033[1m"};
+
+    return color ? codes[tone] : "";
+}
+
+const char *tone_off(enum tone tone, bool color)
+{
+    return color && tone != TONE_PLAIN ? "\033[0m" : "";
+}
+
+struct look {
+    const char *state;
+    enum tone tone;
+    const char *symbol;
+};
+
+static const struct look looks[] = {
+    {"queued", TONE_DIM, "○"},    {"preparing", TONE_BUSY, "◔"},  {"starting", TONE_BUSY, "◑"},
+    {"running", TONE_GOOD, "●"},  {"recovering", TONE_BUSY, "↻"}, {"preempting", TONE_BUSY, "◐"},
+    {"suspended", TONE_DIM, "‖"}, {"stopping", TONE_BUSY, "◕"},   {"succeeded", TONE_GOOD, "✓"},
+    {"failed", TONE_BAD, "✗"},    {"cancelled", TONE_DIM, "⊘"},   {"expired", TONE_BAD, "⌛"},
+    {"rejected", TONE_BAD, "✗"},  {"ready", TONE_GOOD, "●"},      {"joining", TONE_BUSY, "◔"},
+    {"probing", TONE_BUSY, "◑"},  {"draining", TONE_BUSY, "◐"},   {"drained", TONE_DIM, "‖"},
+    {"gone", TONE_DIM, "⊘"},      {"exited", TONE_DIM, "◕"},      {"done", TONE_GOOD, "✓"},
+    {"lost", TONE_BAD, "✗"},      {"assigned", TONE_DIM, "○"},    {"started", TONE_GOOD, "●"},
+};
+
+static const struct look *look_of(const char *state)
+{
+    static const struct look plain = {"", TONE_PLAIN, "·"};
+
+    for (size_t i = 0; i < sizeof(looks) / sizeof(looks[0]); i++) {
+        if (strcmp(looks[i].state, state) == 0)
+            return &looks[i];
+    }
+    return &plain;
+}
+
+enum tone tone_of_state(const char *state)
+{
+    return look_of(state)->tone;
+}
+
+const char *symbol_of_state(const char *state)
+{
+    return look_of(state)->symbol;
+}
+
+bool term_confirm(const char *question)
+{
+    char answer[16];
+
+    if (term.yes)
+        return true;
+    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return false;
+    fprintf(stderr, "%s [y/N] ", question);
+    fflush(stderr);
+    if (fgets(answer, sizeof(answer), stdin) == NULL)
+        return false;
+    return answer[0] == 'y' || answer[0] == 'Y';
+}
+
+void term_status(const char *format, ...)
+{
+    va_list args;
+
+    if (!term.progress)
+        return;
+    fputs("\r\033[K", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fflush(stderr);
+}
+
+void term_status_clear(void)
+{
+    if (term.progress) {
+        fputs("\r\033[K", stderr);
+        fflush(stderr);
+    }
+}

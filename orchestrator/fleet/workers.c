@@ -1,0 +1,425 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/io/clock.h"
+#include "common/io/frame.h"
+#include "common/io/log.h"
+#include "common/pure/mem.h"
+#include "orchestrator/fleet/fleet_private.h"
+#include "orchestrator/fleet/to_worker.h"
+#include "orchestrator/fleet/wire.h"
+
+/* One frame of an authenticated worker, decoded. */
+struct arrival {
+    struct fleet *fleet;
+    struct session *session;
+    const Sheaf__Envelope *envelope;
+    const uint8_t *peer;
+    size_t peer_size;
+    struct worker_frame frame;
+};
+
+/* -- out ------------------------------------------------------------------------------------- */
+
+static bool session_send(struct fleet *fleet, const struct session *session,
+                         const struct buf *bytes)
+{
+    int rc;
+
+    if (bytes->full || fleet->workers == NULL)
+        return false;
+    rc = zsock_send(fleet->workers, session->peer, session->peer_size, bytes->data, bytes->length);
+    if (rc)
+        log_debug("fleet", "unsent", "node=%" PRIu64 " reason=%s", session->node,
+                  err_slug((enum err_code) - rc));
+    return rc == 0;
+}
+
+/* The session to send to; NULL while the worker is away. What is durable comes again. */
+static struct session *session_open_of(struct fleet *fleet, uint64_t node)
+{
+    struct session *session = sessions_of(fleet->sessions, node);
+
+    return session && session->open ? session : NULL;
+}
+
+/* nonce: of the session that the peer believes in. */
+static void answer_error(const struct arrival *at, const ProtobufCBinaryData *nonce,
+                         uint64_t ref_seq, bool close, const struct err *err)
+{
+    struct fleet *fleet = at->fleet;
+    struct buf bytes;
+
+    fleet->counters.worker_refused++;
+    if (at->peer_size == 0 || !session_may_answer(at->session, clock_mono_us()))
+        return;
+    log_warn("fleet", "refused", "node=%" PRIu64 " code=%s close=%d detail=" LOG_Q,
+             at->session->node, err_slug(err->code), close, err->text);
+    buf_init(&bytes, FRAME_MAX);
+    /* A foreign size is not sent back: an error is small, whatever came. */
+    to_worker_error(nonce->data, nonce->len == SESSION_NONCE ? nonce->len : 0, err, ref_seq, close,
+                    &bytes);
+    /* A peer that is gone or does not read gets no error: nothing depends on it. */
+    if (zsock_send(fleet->workers, at->peer, at->peer_size, bytes.data, bytes.length) != 0)
+        log_debug("fleet", "unsent", "node=%" PRIu64 " error=%s", at->session->node,
+                  err_slug(err->code));
+    buf_fini(&bytes);
+}
+
+static void refuse(const struct arrival *at, bool close, const struct err *err)
+{
+    answer_error(at, &at->envelope->session, at->envelope->seq, close, err);
+}
+
+void workers_order(struct fleet *fleet, const struct order *order)
+{
+    struct session *session = session_open_of(fleet, order->node);
+    struct order_seal seal = {&fleet->options.identity->sign, fleet->pair_secret, clock_wall_us()};
+    uint64_t seed = 0;
+    struct buf bytes;
+    bool sent;
+
+    if (session == NULL) {
+        fleet->counters.orders_unsent++;
+        return;
+    }
+    if (order->kind == ORDER_SELFTEST)
+        seed = selftests_seed(session, order->device[0]);
+    buf_init(&bytes, FRAME_MAX);
+    to_worker_order(&seal, session, order, seed, &bytes);
+    sent = session_send(fleet, session, &bytes);
+    buf_fini(&bytes);
+    if (sent)
+        fleet->counters.orders++;
+    else
+        fleet->counters.orders_unsent++;
+    log_debug(
+        "fleet", "order", "kind=%s node=%" PRIu64 " attempt=%" PRIu64 " epoch=%u rank=%u sent=%d",
+        order_kind_name(order->kind), order->node, order->attempt, order->epoch, order->rank, sent);
+}
+
+void workers_welcome(struct fleet *fleet, uint64_t node)
+{
+    struct session *session = session_open_of(fleet, node);
+    struct buf bytes;
+
+    if (session == NULL)
+        return;
+    buf_init(&bytes, FRAME_MAX);
+    to_worker_welcome(session, fleet->options.term, (uint32_t)(fleet->options.heartbeat_us / 1000),
+                      &fleet->gateways, fleet->options.identity->sign.public_key, &bytes);
+    session_send(fleet, session, &bytes);
+    buf_fini(&bytes);
+}
+
+void workers_welcome_all(struct fleet *fleet)
+{
+    for (uint32_t i = 0; i < sessions_count(fleet->sessions); i++)
+        workers_welcome(fleet, sessions_at(fleet->sessions, i)->node);
+}
+
+void workers_status(struct fleet *fleet, uint64_t node)
+{
+    struct session *session = session_open_of(fleet, node);
+    struct buf bytes;
+
+    if (session == NULL || world_node(engine_world(fleet->engine), node) == NULL)
+        return;
+    buf_init(&bytes, FRAME_MAX);
+    to_worker_status(session, engine_world(fleet->engine), &bytes);
+    session_send(fleet, session, &bytes);
+    buf_fini(&bytes);
+}
+
+static void send_ack(struct fleet *fleet, const struct session *session)
+{
+    struct buf bytes;
+
+    buf_init(&bytes, FRAME_MAX);
+    to_worker_ack(session, &bytes);
+    session_send(fleet, session, &bytes);
+    buf_fini(&bytes);
+}
+
+void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq)
+{
+    struct session *session = sessions_of(fleet->sessions, node);
+
+    if (session && session_ack(session, seq))
+        send_ack(fleet, session);
+}
+
+/* -- in -------------------------------------------------------------------------------------- */
+
+static void note_life(const struct arrival *at)
+{
+    if (!liveness_seen(at->fleet->liveness, at->session->node))
+        return;
+    log_info("fleet", "back", "node=%" PRIu64, at->session->node);
+    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BACK, at->session->node));
+}
+
+static void take_hello(struct arrival *at)
+{
+    const Sheaf__Envelope *envelope = at->envelope;
+    const Sheaf__Hello *wire = envelope->hello;
+    struct session_hello hello = {
+        .peer = at->peer,
+        .peer_size = at->peer_size,
+        .nonce = envelope->session.data,
+        .nonce_size = envelope->session.len,
+        .protocol_min = wire->protocol_min,
+        .protocol_max = wire->protocol_max,
+        .node = wire->node.data,
+        .node_size = wire->node.len,
+        .boot = wire->boot,
+        .next_seq = wire->next_seq,
+    };
+    struct event_box *box = NULL;
+    struct err err = {0};
+    int rc = session_check_hello(at->session, &hello, &err);
+
+    if (rc == 0)
+        rc = from_worker_hello(&at->frame, wire, &box, &err);
+    if (rc) {
+        refuse(at, true, &err);
+        return;
+    }
+    if (at->session->open && at->session->peer_size
+        && (at->session->peer_size != at->peer_size
+            || memcmp(at->session->peer, at->peer, at->peer_size) != 0))
+        log_info("fleet", "superseded", "node=%" PRIu64, at->session->node);
+    session_open(at->session, &hello);
+    log_info("fleet", "hello", "node=%" PRIu64 " boot=%" PRIu64 " tasks=%zu", at->session->node,
+             wire->boot, wire->n_tasks);
+    engine_post(at->fleet->engine, box);
+    note_life(at);
+}
+
+/* Nothing to decide, but the worker may forget it: acknowledged in its turn, after a commit. */
+static void post_bare_ack(const struct arrival *at)
+{
+    struct event_box *box;
+
+    if (at->frame.seq == 0)
+        return;
+    box = from_worker_plain(EV_NODE_BACK, at->session->node);
+    box->event.ack_node = at->session->node;
+    box->event.ack_seq = at->frame.seq;
+    engine_post(at->fleet->engine, box);
+}
+
+/*
+ * A message that decodes but says something impossible. It is answered and acknowledged, because a
+ * worker would resend it for ever.
+ */
+static void finish(const struct arrival *at, int rc, struct event_box *box, const struct err *err)
+{
+    if (rc == 0) {
+        engine_post(at->fleet->engine, box);
+        return;
+    }
+    refuse(at, false, err);
+    if (rc != -ERR_TOO_MANY)
+        post_bare_ack(at);
+}
+
+static void take_links(const struct arrival *at)
+{
+    const Sheaf__LinkReport *report = at->envelope->links;
+    const struct engine *engine = at->fleet->engine;
+    struct err err = {0};
+
+    if (report->n_links > ORDER_MAX_PEERS) {
+        err_set(&err, ERR_WIRE_DECODE, "%zu links in one report, at most %d", report->n_links,
+                ORDER_MAX_PEERS);
+        refuse(at, false, &err);
+        return;
+    }
+    for (size_t i = 0; i < report->n_links; i++) {
+        struct ev_link link;
+        int rc = from_worker_link(&at->frame, report->links[i], &link, &err);
+
+        if (rc) {
+            refuse(at, false, &err);
+            return;
+        }
+        if (world_node(engine_world(engine), link.to) == NULL)
+            continue; /* it left while it was measured */
+        if (!links_news(at->fleet->links, &link, clock_mono_us(),
+                        engine_policy(engine)->link_max_age_us)) {
+            at->fleet->counters.links_kept_back++;
+            continue;
+        }
+        engine_post(at->fleet->engine, from_worker_link_box(&link, report->links[i]));
+    }
+}
+
+static void take_selftest(const struct arrival *at)
+{
+    struct err err = {0};
+    int rc = selftests_take(at->fleet, at->session, &at->frame, at->envelope->selftest, &err);
+
+    if (rc)
+        finish(at, rc, NULL, &err);
+}
+
+static void take_bye(const struct arrival *at)
+{
+    log_info("fleet", "bye", "node=%" PRIu64, at->session->node);
+    session_close(at->session);
+    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BYE, at->session->node));
+}
+
+static void take_body(const struct arrival *at)
+{
+    struct event_box *box = NULL;
+    struct err err = {0};
+    int rc;
+
+    switch (at->envelope->body_case) {
+    case SHEAF__ENVELOPE__BODY_HEARTBEAT:
+    case SHEAF__ENVELOPE__BODY_ONLY_ACK:
+        return; /* a sign of life, which was noted */
+    case SHEAF__ENVELOPE__BODY_TASK_EVENT:
+        rc = from_worker_task(&at->frame, at->envelope->task_event, &box, &err);
+        finish(at, rc, box, &err);
+        return;
+    case SHEAF__ENVELOPE__BODY_RECEIPT:
+        rc = from_worker_receipt(&at->frame, at->envelope->receipt, &box, &err);
+        finish(at, rc, box, &err);
+        return;
+    case SHEAF__ENVELOPE__BODY_NOTICE:
+        rc = from_worker_notice(&at->frame, at->envelope->notice, &box, &err);
+        finish(at, rc, box, &err);
+        return;
+    case SHEAF__ENVELOPE__BODY_LINKS:
+        take_links(at);
+        return;
+    case SHEAF__ENVELOPE__BODY_SELFTEST:
+        take_selftest(at);
+        return;
+    case SHEAF__ENVELOPE__BODY_BYE:
+        take_bye(at);
+        return;
+    case SHEAF__ENVELOPE__BODY_ERROR:
+        log_warn("fleet", "worker_error", "node=%" PRIu64 " code=" LOG_Q " detail=" LOG_Q,
+                 at->session->node, at->envelope->error->code, at->envelope->error->detail);
+        return;
+    case SHEAF__ENVELOPE__BODY__NOT_SET: /* or a body of a later protocol */
+    case SHEAF__ENVELOPE__BODY_HELLO:
+    case SHEAF__ENVELOPE__BODY_WELCOME:
+    case SHEAF__ENVELOPE__BODY_ORDER:
+    case SHEAF__ENVELOPE__BODY_STATUS:
+    default:
+        rc = err_set(&err, ERR_WIRE_UNKNOWN_TYPE, "not a message that a worker sends");
+        finish(at, rc, NULL, &err);
+    }
+}
+
+static void take_message(const struct arrival *at)
+{
+    const Sheaf__Envelope *envelope = at->envelope;
+    struct err err = {0};
+    enum session_fate fate =
+        session_message(at->session, at->peer, at->peer_size, envelope->session.data,
+                        envelope->session.len, envelope->seq, &err);
+
+    if (fate == SESSION_REFUSE) {
+        refuse(at, true, &err);
+        return;
+    }
+    note_life(at);
+    if (fate == SESSION_ACKED)
+        send_ack(at->fleet, at->session);
+    else
+        take_body(at);
+}
+
+static void take_wrong(struct arrival *at, enum err_code code)
+{
+    /* The frame says no session; a peer only listens to answers of the one it has. */
+    ProtobufCBinaryData nonce = wire_bytes(at->session->nonce, SESSION_NONCE);
+    bool dropped = session_wrong(at->session, clock_mono_us());
+    struct err err = {0};
+
+    at->fleet->counters.worker_wrong++;
+    err_set(&err, code, dropped ? "too many of these: dropped for a minute" : "dropped");
+    answer_error(at, &nonce, 0, dropped, &err);
+}
+
+static void on_message(struct zsock *socket, const struct zmsg *message, void *arg)
+{
+    struct fleet *fleet = arg;
+    struct arrival at = {.fleet = fleet};
+    struct frame_arena arena;
+    uint8_t key[KEY_SIZE];
+
+    (void)socket;
+    fleet->counters.worker_messages++;
+    if (hex_parse(message->user_id, sizeof(key), key) == 0)
+        at.session = sessions_arrive(fleet->sessions, key, clock_mono_us());
+    if (at.session == NULL) {
+        fleet->counters.worker_dropped++;
+        return;
+    }
+    at.peer = message->frame[0];
+    at.peer_size = message->size[0];
+    if (message->count != 2 || message->too_many) {
+        take_wrong(&at, ERR_WIRE_ENVELOPE);
+        return;
+    }
+    at.frame.bytes = message->frame[1];
+    at.frame.size = message->size[1];
+    frame_arena_init(&arena, FRAME_MAX_BUDGET);
+    at.envelope = (const Sheaf__Envelope *)(const void *)frame_decode(
+        &sheaf__envelope__descriptor, message->frame[1], message->size[1], &arena);
+    if (at.envelope == NULL) {
+        take_wrong(&at, ERR_WIRE_DECODE);
+    } else {
+        const struct node_row *node = world_node(engine_world(fleet->engine), at.session->node);
+
+        at.frame.node = at.session->node;
+        at.frame.uid = &at.session->uid;
+        at.frame.sign_key = node ? node->sign_key : key; /* no node: no signature fits */
+        at.frame.seq = at.envelope->seq;
+        if (at.envelope->body_case == SHEAF__ENVELOPE__BODY_HELLO) {
+            at.frame.seq = 0; /* answered by Welcome, never by an acknowledgement */
+            take_hello(&at);
+        } else {
+            take_message(&at);
+        }
+    }
+    frame_arena_fini(&arena);
+}
+
+int workers_open(struct fleet *fleet, struct err *err)
+{
+    struct zsock_options options = {
+        .type = ZMQ_ROUTER,
+        .server = &fleet->options.identity->curve,
+        .zap_domain = FLEET_WORKER_DOMAIN,
+        .max_frame = FRAME_MAX,
+    };
+    int rc = zsock_new(fleet->options.base, fleet->options.zmq, &options, on_message, fleet,
+                       &fleet->workers, err);
+
+    if (rc)
+        return rc;
+    return zsock_bind(fleet->workers, fleet->options.worker_bind, fleet->endpoints.worker, err);
+}
+
+static void on_silent(uint64_t node, void *arg)
+{
+    struct fleet *fleet = arg;
+
+    log_warn("fleet", "silent", "node=%" PRIu64, node);
+    engine_post(fleet->engine, from_worker_plain(EV_NODE_SILENT, node));
+}
+
+void workers_tick(struct fleet *fleet, int64_t now_us)
+{
+    liveness_tick(fleet->liveness, now_us, on_silent, fleet);
+}

@@ -1,0 +1,46 @@
+#include "orchestrator/gateway/problem.h"
+
+#include "common/io/json.h"
+
+int problem_status(enum err_code code)
+{
+    int status = err_info(code)->http_status;
+
+    return status != 0 ? status : 500;
+}
+
+/* A text that may not be UTF-8 (bytes of a peer): jansson refuses it, so say that instead. */
+static json_t *text_or_note(const char *text)
+{
+    json_t *value = json_string(text);
+
+    return value != NULL ? value : json_string("(not UTF-8)");
+}
+
+char *problem_format(const struct err *err, const struct uuid *request)
+{
+    const struct err_info *info = err_info(err->code);
+    char id[UUID_TEXT];
+    json_t *problem = json_object();
+
+    json_object_set_new(problem, "type",
+                        json_sprintf("https://sheaf.invalid/errors/%s", info->slug));
+    json_object_set_new(problem, "title", json_string(info->title));
+    json_object_set_new(problem, "status", json_integer(problem_status(err->code)));
+    json_object_set_new(problem, "detail", text_or_note(err->text));
+    json_object_set_new(problem, "instance", json_string(uuid_format(request, id)));
+    json_object_set_new(problem, "code", json_string(info->slug));
+    json_object_set_new(problem, "retryable", json_boolean(info->retryable));
+    json_object_set_new(problem, "hint", json_string(info->hint));
+    json_t *errors = json_array();
+    if (err->pointer[0] != '\0') {
+        json_t *one = json_object();
+        json_object_set_new(one, "pointer", text_or_note(err->pointer));
+        json_object_set_new(one, "detail", text_or_note(err->text));
+        json_array_append_new(errors, one);
+    }
+    json_object_set_new(problem, "errors", errors);
+    char *text = json_write(problem);
+    json_decref(problem);
+    return text;
+}

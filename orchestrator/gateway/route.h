@@ -1,0 +1,51 @@
+#ifndef SHEAF_ORCHESTRATOR_GATEWAY_ROUTE_H
+#define SHEAF_ORCHESTRATOR_GATEWAY_ROUTE_H
+
+/* Matching of method and path against one const table. Pure. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/pure/err.h"
+#include "orchestrator/gateway/http.h"
+#include "orchestrator/gateway/queries.h"
+
+struct gateway;
+struct command_draft;
+
+enum route_flag {
+    ROUTE_KEYED = 1u << 0,   /* Idempotency-Key is required */
+    ROUTE_TOKENS = 1u << 1,  /* changes tokens: forget what we know of them */
+    ROUTE_WRAPPED = 1u << 2, /* the reply's own JSON is part of the answer, not all of it */
+};
+
+/* Any valid token; beside the bits of enum scope. 0 = public. */
+#define ROUTE_ANY_TOKEN (1u << 31)
+
+struct route {
+    const char *method;  /* NULL ends a table */
+    const char *pattern; /* "/api/v1/jobs/{id}": {id} is a UUID, other {…} one segment each */
+    uint32_t scope;
+    uint32_t flags;
+    void (*handle)(struct gateway *gateway, struct http_call *call);
+    enum query_id query; /* answers, or re-reads what a command made */
+    /* Command routes: body → command. Pointers may go into body and draft. */
+    int (*fill)(const struct http_call *call, struct command_draft *draft, struct err *err);
+    int status;      /* of a command that was done; 0 = 200 */
+    size_t max_body; /* 0 = ROUTE_BODY */
+};
+
+/* A job file is at most 64 KiB; other bodies are smaller. */
+#define ROUTE_BODY ((size_t)256 << 10)
+
+/* The one table of everything served. */
+extern const struct route gateway_routes[];
+
+/*
+ * Row for method and path, and the path's parameters (malloc'd, HTTP_MAX_PARAMS slots). NULL with
+ * the methods that exist for the path in ret_allow ("" when the path is unknown).
+ */
+const struct route *route_match(const struct route *table, const char *method, const char *path,
+                                char *ret_params[HTTP_MAX_PARAMS], char ret_allow[64]);
+
+#endif

@@ -1,0 +1,486 @@
+/* Uploads in parts, their commit, and downloads of outputs with ranges. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/io/json.h"
+#include "common/pure/mem.h"
+#include "common/pure/utf8.h"
+#include "orchestrator/gateway/api.h"
+#include "orchestrator/gateway/command.h"
+#include "orchestrator/gateway/content.h"
+#include "orchestrator/gateway/work.h"
+
+#define SEND_PIECE ((size_t)128 << 10)
+
+/* -- whose upload --------------------------------------------------------------------------- */
+
+/*
+ * Uploads belong to a project: the caller's, or for an operator the one named. The database says
+ * its name and whether it has this content already.
+ */
+static int ask_content(struct gateway *gateway, struct http_call *call, const char *project,
+                       const uint8_t sha256[SHA256_SIZE], db_on_done_f on_done)
+{
+    const struct caller *caller = call_caller(call);
+    bool own = *project == '\0' || strcmp(project, caller->project_name) == 0;
+    struct db_args args;
+
+    if (!own && !caller_sees_all(caller))
+        return -ERR_NOT_FOUND;
+    db_args_init(&args, QUERY_CONTENT_HAS);
+    db_add_text(&args, project);
+    if (own && caller->project != 0)
+        db_add_int(&args, caller->project);
+    else
+        db_add_null(&args);
+    db_add_bytes(&args, sha256, SHA256_SIZE);
+    db_add_text(&args, caller_sees_all(caller) ? "t" : "f");
+    db_run(gateway->db, &args, 1, on_done, call->id, gateway);
+    return 0;
+}
+
+/* An upload on its way through the database, the work thread and the orchestrator. */
+struct upload {
+    struct work_item item;
+    struct gateway *gateway;
+    uint64_t call;
+    char project[ROW_NAME];
+    struct content_key key;
+    uint8_t credential[SHA256_SIZE];
+};
+
+static void state_free(struct http_call *call)
+{
+    free(call->state);
+}
+
+static int upload_read(const struct http_call *call, const char *sha256, const json_t *body,
+                       struct upload **ret_upload, struct err *err)
+{
+    struct upload upload = {.call = call->id};
+    const json_t *size = json_object_get(body, "size");
+    const char *project;
+    int rc = api_text_field(body, "project", false, &project, err);
+
+    if (rc == 0
+        && (sha256 == NULL || strlen(sha256) != 64
+            || hex_parse(sha256, SHA256_SIZE, upload.key.sha256) != 0))
+        rc = err_set_at(err, ERR_INVALID_TYPE, "/sha256", "sha256 is not 64 hex digits");
+    if (rc == 0 && size == NULL)
+        rc = err_set_at(err, ERR_FIELD_MISSING, "/size", "size is missing");
+    if (rc == 0 && (!json_is_integer(size) || json_integer_value(size) < 0))
+        rc = err_set_at(err, ERR_INVALID_TYPE, "/size", "size is not a number of bytes");
+    if (rc == 0 && (uint64_t)json_integer_value(size) > CONTENT_MAX)
+        rc = err_set_at(err, ERR_BODY_TOO_LARGE, "/size", "content is at most 4 GiB");
+    if (rc == 0 && strlen(project) >= sizeof(upload.project))
+        rc = err_set_at(err, ERR_INVALID_NAME, "/project", "no such project");
+    if (rc != 0)
+        return rc;
+    snprintf(upload.project, sizeof(upload.project), "%s", project);
+    upload.key.size = (uint64_t)json_integer_value(size);
+    memcpy(upload.credential, call_caller(call)->hash, SHA256_SIZE);
+    struct upload *kept = mem_new(1, sizeof(*kept));
+    *kept = upload;
+    *ret_upload = kept;
+    return 0;
+}
+
+/* The owner in the store's names. */
+static void key_owner(struct content_key *key, const char *project)
+{
+    uint8_t hash[SHA256_SIZE];
+    char hex[SHA256_HEX];
+
+    sha256(project, strlen(project), hash);
+    snprintf(key->owner, sizeof(key->owner), "p-%.32s", hex_format(hash, SHA256_SIZE, hex));
+}
+
+static json_t *upload_json(const struct content_key *key, const uint8_t *parts, uint32_t count,
+                           bool done)
+{
+    json_t *received = json_array();
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (parts[i] != 0)
+            json_array_append_new(received, json_integer(i));
+    }
+    return json_pack("{s:o,s:I,s:I,s:o,s:b}", "sha256", json_hex(key->sha256, SHA256_SIZE), "size",
+                     (json_int_t)key->size, "part_size", (json_int_t)CONTENT_PART, "received",
+                     received, "done", done);
+}
+
+/* -- begin ---------------------------------------------------------------------------------- */
+
+static void on_begin(const struct err *err, PGresult *const *results, uint32_t count, uint64_t id,
+                     void *arg)
+{
+    struct gateway *gateway = arg;
+    struct http_call *call = http_call_find(gateway->http, id);
+    static uint8_t parts[CONTENT_MAX_PARTS];
+    uint32_t part_count = 0;
+    struct err why = {0};
+    uint64_t size = 0;
+
+    (void)count;
+    if (call == NULL)
+        return;
+    struct upload *upload = call->state;
+    if (err != NULL) {
+        http_problem(call, err);
+        return;
+    }
+    if (PQntuples(results[0]) == 0) {
+        http_problemf(call, ERR_NOT_FOUND, "no such project, or the token has none");
+        return;
+    }
+    key_owner(&upload->key, PQgetvalue(results[0], 0, 0));
+    /* Named by this project and in this store: nothing to send. Both must hold. */
+    if (!PQgetisnull(results[0], 0, 1)
+        && content_has(gateway->content, upload->key.sha256, &size)) {
+        upload->key.size = size;
+        api_json(call, 200, upload_json(&upload->key, parts, 0, true));
+        return;
+    }
+    if (content_begin(gateway->content, &upload->key, parts, &part_count, &why) != 0)
+        http_problem(call, &why);
+    else
+        api_json(call, 200, upload_json(&upload->key, parts, part_count, false));
+}
+
+void api_upload_begin(struct gateway *gateway, struct http_call *call)
+{
+    static const char *const fields[] = {"sha256", "size", "project", NULL};
+    struct upload *upload = NULL;
+    json_t *body = NULL;
+    struct err err = {0};
+    int rc = api_body(call, &body, &err);
+
+    if (rc == 0)
+        rc = api_only_fields(body, fields, &err);
+    if (rc == 0)
+        rc = upload_read(call, json_text(body, "sha256"), body, &upload, &err);
+    json_decref(body);
+    if (rc != 0) {
+        http_problem(call, &err);
+        return;
+    }
+    call->state = upload;
+    call->on_end = state_free;
+    if (ask_content(gateway, call, upload->project, upload->key.sha256, on_begin) != 0)
+        http_problemf(call, ERR_NOT_FOUND, "no such project");
+}
+
+/* -- parts ---------------------------------------------------------------------------------- */
+
+void api_upload_part(struct gateway *gateway, struct http_call *call)
+{
+    const struct caller *caller = call_caller(call);
+    const char *project = http_query(call, "project");
+    struct content_key key = {.size = 0};
+    struct err err = {0};
+    unsigned part = 0;
+    const char *n = call->param[1];
+
+    if (strlen(call->param[0]) != 64 || hex_parse(call->param[0], SHA256_SIZE, key.sha256) != 0) {
+        http_problemf(call, ERR_NOT_FOUND, "no such upload");
+        return;
+    }
+    if (strlen(n) > 5 || strspn(n, "0123456789") != strlen(n) || sscanf(n, "%5u", &part) != 1) {
+        http_problemf(call, ERR_OUT_OF_RANGE, "the part is not a number from 0");
+        return;
+    }
+    if (project == NULL || !caller_sees_all(caller))
+        project = caller->project_name;
+    key_owner(&key, project);
+    if (content_put_part(gateway->content, &key, part, call->body.data, call->body.length, &err)
+        != 0)
+        http_problem(call, &err);
+    else
+        http_reply(call, 204, NULL, NULL, 0);
+}
+
+/* -- commit --------------------------------------------------------------------------------- */
+
+static void on_added(const struct err *err, const Sheaf__CommandReply *reply, uint64_t id,
+                     void *arg)
+{
+    struct gateway *gateway = arg;
+    struct http_call *call = http_call_find(gateway->http, id);
+    struct err refused;
+
+    if (call == NULL)
+        return;
+    const struct upload *upload = call->state;
+    if (err != NULL) {
+        http_problem(call, err);
+    } else if (reply->code[0] != '\0') {
+        api_reply_error(reply, &refused);
+        http_problem(call, &refused);
+    } else {
+        api_json(call, 201, upload_json(&upload->key, NULL, 0, true));
+    }
+}
+
+static void add_content(struct gateway *gateway, struct http_call *call)
+{
+    struct upload *upload = call->state;
+    Sheaf__Command command = SHEAF__COMMAND__INIT;
+    Sheaf__AddContent body = SHEAF__ADD_CONTENT__INIT;
+
+    body.project = upload->project;
+    body.sha256 = (ProtobufCBinaryData){SHA256_SIZE, upload->key.sha256};
+    body.size = upload->key.size;
+    command.credential = (ProtobufCBinaryData){SHA256_SIZE, upload->credential};
+    command.what_case = SHEAF__COMMAND__WHAT_CONTENT;
+    command.content = &body;
+    command_send(gateway->commands, &command, on_added, call->id, gateway);
+}
+
+static int run_seal(struct work_item *item, struct err *err)
+{
+    const struct upload *upload = (const struct upload *)item; /* its first member */
+
+    return content_seal(upload->gateway->content, &upload->key, true, err);
+}
+
+static void on_sealed(struct work_item *item, int rc, const struct err *err)
+{
+    struct upload *upload = (struct upload *)item;
+    struct gateway *gateway = upload->gateway;
+    struct http_call *call = http_call_find(gateway->http, upload->call);
+
+    if (call != NULL && rc != 0)
+        http_problem(call, err);
+    else if (call != NULL)
+        add_content(gateway, call);
+    free(upload);
+}
+
+static void on_commit_known(const struct err *err, PGresult *const *results, uint32_t count,
+                            uint64_t id, void *arg)
+{
+    struct gateway *gateway = arg;
+    struct http_call *call = http_call_find(gateway->http, id);
+    uint64_t size;
+
+    (void)count;
+    if (call == NULL)
+        return;
+    struct upload *upload = call->state;
+    if (err != NULL) {
+        http_problem(call, err);
+        return;
+    }
+    if (PQntuples(results[0]) == 0) {
+        http_problemf(call, ERR_NOT_FOUND, "no such project, or the token has none");
+        return;
+    }
+    snprintf(upload->project, sizeof(upload->project), "%s", PQgetvalue(results[0], 0, 0));
+    key_owner(&upload->key, upload->project);
+    /* Committed before, and the answer got lost: the same again. */
+    if (!PQgetisnull(results[0], 0, 1) && content_has(gateway->content, upload->key.sha256, &size)
+        && size == upload->key.size) {
+        add_content(gateway, call);
+        return;
+    }
+    /* The thread's copy: the call may end before it. */
+    struct upload *copy = mem_new(1, sizeof(*copy));
+    *copy = *upload;
+    copy->gateway = gateway;
+    copy->item = (struct work_item){.run = run_seal, .on_done = on_sealed};
+    if (!work_post(gateway->work, &copy->item)) {
+        free(copy);
+        http_problemf(call, ERR_UNAVAILABLE, "too many uploads are being checked");
+    }
+}
+
+/* The size is in the body again, so that a commit needs nothing remembered. */
+void api_upload_commit(struct gateway *gateway, struct http_call *call)
+{
+    static const char *const fields[] = {"sha256", "size", "project", NULL};
+    struct upload *upload = NULL;
+    json_t *body = NULL;
+    struct err err = {0};
+    int rc = api_body(call, &body, &err);
+
+    if (rc == 0)
+        rc = api_only_fields(body, fields, &err);
+    if (rc == 0 && json_object_get(body, "size") == NULL) {
+        char *hex = call->param[0];
+        struct content_key key = {.size = 0};
+        key_owner(&key, call_caller(call)->project_name);
+        if (strlen(hex) == 64 && hex_parse(hex, SHA256_SIZE, key.sha256) == 0
+            && (content_upload_size(gateway->content, &key)
+                || content_has(gateway->content, key.sha256, &key.size)))
+            json_object_set_new(body, "size", json_integer((json_int_t)key.size));
+    }
+    if (rc == 0)
+        rc = upload_read(call, call->param[0], body, &upload, &err);
+    json_decref(body);
+    if (rc != 0) {
+        http_problem(call, &err);
+        return;
+    }
+    call->state = upload;
+    call->on_end = state_free;
+    if (ask_content(gateway, call, upload->project, upload->key.sha256, on_commit_known) != 0)
+        http_problemf(call, ERR_NOT_FOUND, "no such project");
+}
+
+/* -- outputs -------------------------------------------------------------------------------- */
+
+struct download {
+    int fd;
+    uint64_t at;
+    uint64_t left;
+};
+
+static void download_free(struct http_call *call)
+{
+    struct download *download = call->state;
+
+    close(download->fd);
+    free(download);
+}
+
+/* As much as the client's connection takes now; it calls again when there is room. */
+static void download_go(struct http_call *call)
+{
+    static char piece[SEND_PIECE];
+    struct download *download = call->state;
+
+    while (download->left > 0 && http_stream_waiting(call) < HTTP_STREAM_ROOM) {
+        size_t want = download->left < SEND_PIECE ? (size_t)download->left : SEND_PIECE;
+        ssize_t got = pread(download->fd, piece, want, (off_t)download->at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            http_stream_abort(call);
+            return;
+        }
+        http_stream_write(call, piece, (size_t)got);
+        download->at += (uint64_t)got;
+        download->left -= (uint64_t)got;
+    }
+    if (download->left == 0)
+        http_stream_end(call);
+}
+
+/*
+ * One range "bytes=a-b", "a-" or "-n" (RFC 9110 §14.1.2). 0: whole; 1: *ret_from and *ret_to; -1:
+ * outside. Several ranges, or what is no range, is answered as the whole.
+ */
+static int range_read(const char *text, uint64_t size, uint64_t *ret_from, uint64_t *ret_to)
+{
+    unsigned long long from = 0;
+    unsigned long long to = 0;
+
+    if (text == NULL || strncmp(text, "bytes=", 6) != 0 || strchr(text, ',') != NULL)
+        return 0;
+    text += 6;
+    size_t digits = strspn(text, "0123456789");
+    size_t more = text[digits] == '-' ? strspn(text + digits + 1, "0123456789") : 0;
+    if (text[digits] != '-' || digits > 18 || more > 18 || text[digits + 1 + more] != '\0'
+        || digits + more == 0)
+        return 0;
+    if (digits > 0)
+        (void)sscanf(text, "%18llu", &from);
+    if (more > 0)
+        (void)sscanf(text + digits + 1, "%18llu", &to);
+    if (digits == 0) {
+        from = to < size ? size - to : 0;
+        to = size - 1;
+    } else if (more == 0 || to >= size) {
+        to = size - 1;
+    }
+    if (size == 0 || from >= size || from > to)
+        return -1;
+    *ret_from = from;
+    *ret_to = to;
+    return 1;
+}
+
+static void download_begin(struct gateway *gateway, struct http_call *call, const char *hex)
+{
+    uint8_t sha256[SHA256_SIZE];
+    struct err err = {0};
+    char text[96];
+    uint64_t size = 0;
+    uint64_t from = 0;
+    uint64_t to = 0;
+    int fd = -1;
+
+    if (hex_parse(hex, SHA256_SIZE, sha256) != 0
+        || content_open(gateway->content, sha256, &fd, &size, &err) != 0) {
+        http_problem(call, &err);
+        return;
+    }
+    int range = range_read(http_field(call, "Range"), size, &from, &to);
+    if (range < 0) {
+        close(fd);
+        snprintf(text, sizeof(text), "bytes */%llu", (unsigned long long)size);
+        http_header(call, "Content-Range", text);
+        http_problemf(call, ERR_RANGE_INVALID, "the output has %llu bytes",
+                      (unsigned long long)size);
+        return;
+    }
+    struct download *download = mem_new(1, sizeof(*download));
+    download->fd = fd;
+    download->at = from;
+    download->left = range == 1 ? to - from + 1 : size;
+    call->state = download;
+    call->on_end = download_free;
+    call->on_room = download_go;
+    snprintf(text, sizeof(text), "\"%s\"", hex);
+    http_header(call, "ETag", text);
+    http_header(call, "Accept-Ranges", "bytes");
+    if (range == 1) {
+        snprintf(text, sizeof(text), "bytes %llu-%llu/%llu", (unsigned long long)from,
+                 (unsigned long long)to, (unsigned long long)size);
+        http_header(call, "Content-Range", text);
+    }
+    http_stream_begin(call, range == 1 ? 206 : 200, "application/zstd", download->left);
+    download_go(call);
+}
+
+static void on_output(const struct err *err, PGresult *const *results, uint32_t count, uint64_t id,
+                      void *arg)
+{
+    struct gateway *gateway = arg;
+    struct http_call *call = http_call_find(gateway->http, id);
+
+    (void)count;
+    if (call == NULL)
+        return;
+    if (err != NULL)
+        http_problem(call, err);
+    else if (PQntuples(results[0]) == 0)
+        http_problemf(call, ERR_NOT_FOUND, "no such output");
+    else
+        download_begin(gateway, call, PQgetvalue(results[0], 0, 0));
+}
+
+void api_output(struct gateway *gateway, struct http_call *call)
+{
+    const char *path = http_query(call, "path");
+    const char *rank = call->param[1];
+    struct uuid job;
+    struct db_args args;
+    unsigned value = 0;
+
+    if (strlen(rank) > 5 || strspn(rank, "0123456789") != strlen(rank)
+        || sscanf(rank, "%5u", &value) != 1 || uuid_parse(call->param[0], &job) != 0
+        || (path != NULL
+            && (strlen(path) >= SPEC_PATH_TEXT || !utf8_is_valid(path, strlen(path))))) {
+        http_problemf(call, ERR_NOT_FOUND, "no such output");
+        return;
+    }
+    db_args_init(&args, QUERY_OUTPUT_FILE);
+    api_add_sight(&args, call);
+    db_add_bytes(&args, job.bytes, sizeof(job.bytes));
+    db_add_int(&args, (int64_t)value);
+    db_add_text(&args, path);
+    db_run(gateway->db, &args, 1, on_output, call->id, gateway);
+}

@@ -1,0 +1,157 @@
+/* sheaf-worker: offers this machine's devices to a pool. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/io/log.h"
+#include "common/pure/mem.h"
+#include "worker/core/verbs.h"
+
+struct verb {
+    const char *name;
+    const char *arguments;
+    const char *help;
+    int (*call)(const struct verb_call *call);
+};
+
+static const struct verb verbs[] = {
+    {"join", "TOKEN [--run]", "enrol this machine and measure its devices", verb_join},
+    {"run", "", "offer the devices and run jobs, in the foreground", verb_run},
+    {"status", "[-o json]", "state, devices, tasks and peers", verb_status},
+    {"doctor", "[-o json]", "what works here, what does not, and the fixes", verb_doctor},
+    {"bench", "[-o json]", "memory, arithmetic and copy speed of each device", verb_bench},
+    {"pause", "[--now]", "keep the machine for yourself; --now ends running jobs after notice",
+     verb_pause},
+    {"resume", "", "offer it again", verb_resume},
+    {"drain", "", "take no new jobs; running ones go on", verb_drain},
+    {"undrain", "", "take new jobs again", verb_undrain},
+    {"leave", "", "drain, then leave the pool for good", verb_leave},
+    {"price", "set AMOUNT", "ask this per device and hour from now on", verb_price},
+};
+#define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
+
+static void print_help(const struct config *config)
+{
+    struct buf options;
+
+    printf("sheaf-worker %s: offers this machine's devices to a Sheaf pool\n\n"
+           "usage: sheaf-worker [OPTIONS] VERB\n\n",
+           SHEAF_VERSION);
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        printf("  %-8s %-14s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
+    printf("\nfirst: sheaf-worker doctor; sheaf-worker join TOKEN; sheaf-worker run\n\noptions\n");
+    buf_init(&options, 0);
+    config_help(config, &options);
+    fputs(options.data ? options.data : "", stdout);
+    printf("  --check-config, --print-config, --help, --version\n");
+    buf_fini(&options);
+}
+
+/* Takes a flag out of the arguments. */
+static bool take_flag(int *argc, char **argv, const char *flag)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (strcmp(argv[i], flag) != 0)
+            continue;
+        memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof(argv[0]));
+        (*argc)--;
+        return true;
+    }
+    return false;
+}
+
+/* -o json, -ojson or --output json; false for another format. */
+static bool take_output(int *argc, char **argv, bool *ret_json)
+{
+    for (int i = 1; i < *argc; i++) {
+        int words = 2;
+        const char *format = i + 1 < *argc ? argv[i + 1] : "";
+
+        if (strcmp(argv[i], "-ojson") == 0 || strcmp(argv[i], "--json") == 0) {
+            words = 1;
+            format = "json";
+        } else if (strcmp(argv[i], "-o") != 0 && strcmp(argv[i], "--output") != 0) {
+            continue;
+        }
+        if (strcmp(format, "json") != 0)
+            return false;
+        *ret_json = true;
+        memmove(&argv[i], &argv[i + words], (size_t)(*argc - i - words + 1) * sizeof(argv[0]));
+        *argc -= words;
+        return true;
+    }
+    return true;
+}
+
+static int usage(const char *text, const char *what)
+{
+    fprintf(stderr, "sheaf-worker: %s%s; see sheaf-worker --help\n", text, what);
+    return 2;
+}
+
+static int call_verb(struct verb_call *call, int argc, char **argv)
+{
+    if (argc < 2)
+        return usage("which verb?", "");
+    for (size_t i = 0; i < VERB_COUNT; i++) {
+        if (strcmp(argv[1], verbs[i].name) != 0)
+            continue;
+        call->argc = argc - 2;
+        call->argv = argv + 2;
+        if (call->argc > 0 && verbs[i].call != verb_join && verbs[i].call != verb_price)
+            return usage("too many arguments: ", argv[2]);
+        return verbs[i].call(call);
+    }
+    return usage("unknown verb ", argv[1]);
+}
+
+static int run(struct config *config, int argc, char **argv)
+{
+    struct settings *settings = mem_new(1, sizeof(*settings));
+    struct verb_call call = {.settings = settings};
+    bool check = take_flag(&argc, argv, "--check-config");
+    bool print = take_flag(&argc, argv, "--print-config");
+    struct err err = {0};
+    int code;
+
+    call.run = take_flag(&argc, argv, "--run");
+    call.now = take_flag(&argc, argv, "--now");
+    if (!take_output(&argc, argv, &call.json)) {
+        code = usage("the only format is: -o json", "");
+    } else if (config_load(config, &argc, argv, &err) != 0
+               || settings_read(config, settings, &err) != 0) {
+        fprintf(stderr, "sheaf-worker: %s\n", err.text);
+        code = 2;
+    } else if (print) {
+        struct buf text;
+
+        buf_init(&text, 0);
+        config_print(config, &text);
+        fputs(text.data ? text.data : "", stdout);
+        buf_fini(&text);
+        code = 0;
+    } else if (check) {
+        printf("the configuration is valid\n");
+        code = 0;
+    } else {
+        log_open("sheaf-worker", settings->log);
+        code = call_verb(&call, argc, argv);
+    }
+    free(settings);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct config *config = config_new(settings_options(), "SHEAF_WORKER");
+    int code = 0;
+
+    if (take_flag(&argc, argv, "--version"))
+        printf("sheaf-worker %s\n", SHEAF_VERSION);
+    else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)
+        print_help(config);
+    else
+        code = run(config, argc, argv);
+    config_free(config);
+    return code;
+}

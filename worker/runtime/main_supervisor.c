@@ -1,0 +1,22 @@
+/* sheaf-supervisor DIR: see supervise.h. Descriptor 3 is the listening socket of the task. */
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker/runtime/supervise.h"
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: sheaf-supervisor DIR (started by sheaf-worker)\n");
+        return 2;
+    }
+    /* The worker waits for this process alone, and gets no child of ours to reap. */
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid > 0 ? 0 : 1;
+    if (setsid() < 0 || chdir("/") != 0)
+        return 1;
+    umask(077);
+    return supervise(argv[1]);
+}
