@@ -15,6 +15,7 @@
 
 #define Z85_TEXT      41
 #define IDENTITY_TEXT 1024
+#define KEY_HEX       ((size_t)2 * KEY_SIZE)
 
 static void curve_public(const uint8_t secret[KEY_SIZE], uint8_t out[KEY_SIZE])
 {
@@ -129,18 +130,18 @@ static int identity_parse(const char *text, struct identity *ret_identity)
 
     for (size_t i = 0; i < IDENTITY_LINES; i++) {
         size_t name_length = strlen(identity_lines[i].name);
-        char hex[2 * KEY_SIZE + 1];
+        char hex[KEY_HEX + 1];
         if (strncmp(text, identity_lines[i].name, name_length) != 0)
             return -ERR_STATE_CORRUPT;
         text += name_length;
-        if (strnlen(text, 2 * KEY_SIZE + 1) <= 2 * KEY_SIZE || text[2 * KEY_SIZE] != '\n')
+        if (strnlen(text, KEY_HEX + 1) <= KEY_HEX || text[KEY_HEX] != '\n')
             return -ERR_STATE_CORRUPT;
-        memcpy(hex, text, 2 * KEY_SIZE);
-        hex[2 * KEY_SIZE] = '\0';
+        memcpy(hex, text, KEY_HEX);
+        hex[KEY_HEX] = '\0';
         if (hex_parse(hex, KEY_SIZE, (uint8_t *)&identity + identity_lines[i].offset) != 0)
             return -ERR_STATE_CORRUPT;
         OPENSSL_cleanse(hex, sizeof(hex));
-        text += 2 * KEY_SIZE + 1;
+        text += KEY_HEX + 1;
     }
     if (*text != '\0')
         return -ERR_STATE_CORRUPT;
@@ -191,7 +192,7 @@ int identity_load_or_make(const char *path, struct identity *ret_identity, struc
     sign_pair_make(&identity.sign);
     buf_init(&text, IDENTITY_TEXT);
     for (size_t i = 0; i < IDENTITY_LINES; i++) {
-        char hex[2 * KEY_SIZE + 1];
+        char hex[KEY_HEX + 1];
         buf_printf(&text, "%s%s\n", identity_lines[i].name,
                    hex_format((uint8_t *)&identity + identity_lines[i].offset, KEY_SIZE, hex));
         OPENSSL_cleanse(hex, sizeof(hex));

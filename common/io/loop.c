@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -22,7 +24,9 @@
 struct zsock {
     struct event_base *base;
     void *context;
-    void *handle; /* the ZeroMQ socket */
+    void *handle;  /* the ZeroMQ socket */
+    void *monitor; /* PAIR; refusals of a CURVE client's handshake. NULL for others */
+    bool refused;
     zsock_on_message_f on_message;
     void *arg;
     struct event *readable; /* on ZMQ_FD, which is edge-triggered */
@@ -104,14 +108,51 @@ static bool receive(struct zsock *socket, zmq_msg_t *frames, struct zmsg *ret_me
     return true;
 }
 
+/* Without it a client could not tell a refused key from a server that is away. */
+static int open_monitor(struct zsock *socket)
+{
+    static atomic_uint next;
+    char endpoint[ENDPOINT_TEXT];
+    int no_linger = 0;
+
+    snprintf(endpoint, sizeof(endpoint), "inproc://sheaf.monitor.%u", atomic_fetch_add(&next, 1));
+    if (zmq_socket_monitor(socket->handle, endpoint, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) != 0)
+        return -1;
+    socket->monitor = zmq_socket(socket->context, ZMQ_PAIR);
+    if (socket->monitor == NULL)
+        return -1;
+    zmq_setsockopt(socket->monitor, ZMQ_LINGER, &no_linger, sizeof(no_linger));
+    return zmq_connect(socket->monitor, endpoint);
+}
+
+bool zsock_was_refused(struct zsock *socket)
+{
+    char frame[256];
+
+    /* An event is two frames: number and value, then the address. */
+    while (socket->monitor != NULL
+           && zmq_recv(socket->monitor, frame, sizeof(frame), ZMQ_DONTWAIT) >= 0)
+        socket->refused = true;
+    return socket->refused;
+}
+
+static void close_handle(void *handle, void *monitor)
+{
+    if (monitor != NULL) {
+        zmq_socket_monitor(handle, NULL, 0);
+        zmq_close(monitor);
+    }
+    if (handle != NULL)
+        zmq_close(handle);
+}
+
 static void destroy(struct zsock *socket)
 {
     if (socket->readable != NULL)
         event_free(socket->readable);
     if (socket->again != NULL)
         event_free(socket->again);
-    if (socket->handle != NULL)
-        zmq_close(socket->handle);
+    close_handle(socket->handle, socket->monitor);
     free(socket->zap_domain);
     free(socket->subscribe);
     free(socket);
@@ -202,13 +243,17 @@ static int open_handle(struct zsock *socket, struct err *err)
     int fd = -1;
     size_t size = sizeof(fd);
 
+    socket->monitor = NULL;
+    socket->refused = false;
     socket->handle = zmq_socket(socket->context, socket->options.type);
     if (socket->handle == NULL)
         return err_set(err, ERR_IO, "cannot make a socket: %s", zmq_strerror(zmq_errno()));
-    if (set_options(socket) != 0 || zmq_getsockopt(socket->handle, ZMQ_FD, &fd, &size) != 0) {
+    if (set_options(socket) != 0 || (socket->options.client != NULL && open_monitor(socket) != 0)
+        || zmq_getsockopt(socket->handle, ZMQ_FD, &fd, &size) != 0) {
         int rc = err_set(err, ERR_INTERNAL, "socket option: %s", zmq_strerror(zmq_errno()));
-        zmq_close(socket->handle);
+        close_handle(socket->handle, socket->monitor);
         socket->handle = NULL;
+        socket->monitor = NULL;
         return rc;
     }
     socket->readable = event_new(socket->base, fd, EV_READ | EV_PERSIST, on_event, socket);
@@ -279,15 +324,17 @@ int zsock_reconnect(struct zsock *socket, const char *endpoint, struct err *err)
 {
     struct event *old_event = socket->readable;
     void *old_handle = socket->handle;
+    void *old_monitor = socket->monitor;
     int rc = open_handle(socket, err);
 
     if (rc != 0) {
         socket->readable = old_event;
         socket->handle = old_handle;
+        socket->monitor = old_monitor;
         return rc;
     }
     event_free(old_event);
-    zmq_close(old_handle);
+    close_handle(old_handle, old_monitor);
     return zsock_connect(socket, endpoint, err);
 }
 

@@ -61,9 +61,12 @@ int zsock_connect(struct zsock *socket, const char *endpoint, struct err *err) S
 /*
  * Drops the connection and all queued messages, then connects anew. A lost connection comes back by
  * itself; one that ZAP refused does not: libzmq gives up for good, so a client that hears nothing
- * for a while calls this.
+ * for a while calls this. zsock_was_refused says whether ZAP was why.
  */
 int zsock_reconnect(struct zsock *socket, const char *endpoint, struct err *err) SHEAF_MUST_USE;
+/* CURVE clients: the server refused our key since the last (re)connect: it is not enrolled there.
+ */
+bool zsock_was_refused(struct zsock *socket);
 /*
  * Never blocks. peer NULL for DEALER, PUB; the identity frame for ROUTER. 0, or -ERR_UNREACHABLE
  * (unknown peer), -ERR_TOO_MANY (its queue is full): the message was not taken.

@@ -262,8 +262,7 @@ int pack_tree(const char *source, const char *name, const char *archive, struct 
         rc = pack_source(&packer, source, name);
     if (rc == 0 && archive_write_close(packer.out) != ARCHIVE_OK)
         rc = archive_fail(&packer);
-    if (rc != 0)
-        archive_write_fail(packer.out);
+    /* No archive_write_fail first: libarchive 3.6 then leaks its block buffer. */
     archive_write_free(packer.out);
     archive_entry_free(packer.entry);
     free(packer.chunk);

@@ -305,7 +305,12 @@ int yaml_read(const char *text, size_t length, json_t **ret_value, struct yaml_m
         return err_set(err, ERR_NO_MEMORY, "out of memory");
     marks = mem_new(1, sizeof(*marks));
     reader.marks = marks;
+    /* UTF-8 and nothing else; then libyaml leaves a byte order mark to us. */
     yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
+    if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        length -= 3;
+    }
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     int rc = read_document(&reader, ret_value);
     yaml_parser_delete(&reader.parser);

@@ -9,7 +9,7 @@
 
 static const struct err_info rows[] = {
 #define ERR(symbol, slug, number, http, actor, retry, title, hint)                                 \
-    {ERR_##symbol, slug, http, ERR_ACTOR_##actor, retry, title, hint},
+    {ERR_##symbol, http, ERR_ACTOR_##actor, retry, slug, title, hint},
 #include "common/pure/err_table.h"
 #undef ERR
 };

@@ -29,10 +29,10 @@ enum err_actor {
 
 struct err_info {
     enum err_code code;
-    const char *slug; /* stable, kebab-case */
-    int http_status;  /* 0: not an HTTP refusal */
+    int http_status; /* 0: not an HTTP refusal */
     enum err_actor actor;
     bool retryable;
+    const char *slug;  /* stable, kebab-case */
     const char *title; /* one line, same for every occurrence */
     const char *hint;  /* the next step */
 };

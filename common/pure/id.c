@@ -97,6 +97,7 @@ int hex_parse(const char *text, size_t length, void *ret_bytes)
             return -ERR_INVALID_ID;
     }
     for (size_t i = 0; i < length; i++)
-        to[i] = (uint8_t)(digit_value(text[2 * i]) << 4 | digit_value(text[2 * i + 1]));
+        to[i] = (uint8_t)((unsigned)digit_value(text[2 * i]) << 4
+                          | (unsigned)digit_value(text[2 * i + 1]));
     return 0;
 }

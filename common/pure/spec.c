@@ -11,9 +11,9 @@
 #include "common/pure/utf8.h"
 
 #define SECOND_US        ((uint64_t)1000000)
-#define MAX_DURATION_US  (30 * 86400 * SECOND_US) /* prices and keys do not live longer */
+#define MAX_DURATION_US  (SECOND_US * 30 * 86400) /* prices and keys do not live longer */
 #define MAX_STOP_US      (3600 * SECOND_US)       /* a node must drain within its notice */
-#define MAX_QUEUE_US     (365 * 86400 * SECOND_US)
+#define MAX_QUEUE_US     (SECOND_US * 365 * 86400)
 #define MAX_RTT_US       (10 * SECOND_US) /* farther than any link we place on */
 #define MAX_ATTEMPTS     20
 #define MAX_PRIORITY     100

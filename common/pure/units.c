@@ -75,8 +75,8 @@ int units_parse_bytes(const char *text, uint64_t *ret_bytes)
 int units_parse_duration(const char *text, uint64_t *ret_us)
 {
     static const struct unit units[] = {
-        {"us", 1},           {"ms", 1000},       {"s", 1000000},
-        {"m", 60 * 1000000}, {"h", 3600000000u}, {"d", 86400000000u},
+        {"us", 1},       {"ms", 1000},       {"s", 1000000},
+        {"m", 60000000}, {"h", 3600000000u}, {"d", 86400000000u},
     };
 
     return parse(text, units, sizeof(units) / sizeof(units[0]), ret_us);
