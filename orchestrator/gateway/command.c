@@ -334,9 +334,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         link_refresh(link);
         link_retry(link);
     }
-    if (!link->greeted && now_us - link->hello_us >= (int64_t)TICK_S * 1000000)
-        greet(link);
-    else if (now_us - link->hello_us >= HELLO_US)
+    int64_t since_us = now_us - link->hello_us;
+    if (bulk_is_ready(link->gateway->bulk) && (!link->greeted || since_us >= HELLO_US))
         greet(link);
     else
         ping(link);
