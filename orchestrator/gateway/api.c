@@ -9,6 +9,7 @@
 #include "common/pure/mem.h"
 #include "common/pure/utf8.h"
 #include "orchestrator/gateway/command.h"
+#include "orchestrator/gateway/number.h"
 
 #define LIMIT_DEFAULT 50
 #define LIMIT_MAX     200
@@ -191,13 +192,11 @@ int api_int_field(const json_t *body, const char *key, int64_t max, int64_t *ret
 static int add_limit(struct db_args *args, const struct http_call *call, struct err *err)
 {
     const char *text = http_query(call, "limit");
-    unsigned limit = LIMIT_DEFAULT;
+    uint64_t limit = LIMIT_DEFAULT;
 
-    if (text != NULL
-        && (strlen(text) > 3 || strspn(text, "0123456789") != strlen(text)
-            || sscanf(text, "%3u", &limit) != 1 || limit < 1 || limit > LIMIT_MAX))
+    if (text != NULL && (!number_read(text, 3, &limit) || limit < 1 || limit > LIMIT_MAX))
         return err_set_at(err, ERR_INVALID_LIMIT, "limit", "limit is not in 1..%d", LIMIT_MAX);
-    db_add_int(args, limit);
+    db_add_int(args, (int64_t)limit);
     return 0;
 }
 
@@ -205,15 +204,13 @@ static int add_limit(struct db_args *args, const struct http_call *call, struct 
 static int add_cursor(struct db_args *args, const struct http_call *call, struct err *err)
 {
     const char *text = http_query(call, "cursor");
-    unsigned long long key = 0;
+    uint64_t key = 0;
 
     if (text == NULL) {
         db_add_null(args);
         return 0;
     }
-    if (text[0] != 'c' || strlen(text) < 2 || strlen(text) > 16
-        || strspn(text + 1, "0123456789abcdef") != strlen(text + 1)
-        || sscanf(text + 1, "%15llx", &key) != 1)
+    if (*text++ != 'c' || !number_take(&text, 16, 15, &key) || *text != '\0')
         return err_set_at(err, ERR_INVALID_CURSOR, "cursor", "this is no cursor of ours");
     db_add_int(args, (int64_t)key);
     return 0;
@@ -454,7 +451,7 @@ static void on_commanded(const struct err *err, const Sheaf__CommandReply *reply
         auth_forget(gateway->auth);
     if (call == NULL)
         return;
-    if (err != NULL) {
+    if (reply == NULL) {
         http_problem(call, err);
         return;
     }

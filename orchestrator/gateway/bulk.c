@@ -9,10 +9,12 @@
 #include "common/io/log.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/bulk_private.h"
+#include "orchestrator/gateway/command.h"
 
 #define DOMAIN "bulk"
 /* Keys are read at hints; this often in case a hint was lost. */
-#define TICK_S 30
+#define TICK_S  30
+#define FIRST_S 2 /* until they were read once */
 /* A worker that says nothing for so long must greet again. */
 #define SESSION_IDLE_US ((int64_t)900000000)
 /* Messages in either direction per peer: far more than credit allows. */
@@ -269,13 +271,24 @@ static void on_keys(const struct err *err, PGresult *const *results, uint32_t co
     (void)count;
     (void)call;
     bulk->refreshing = false;
-    if (err == NULL)
-        keys_replace(bulk, results[0]);
-    if (bulk->refresh_again || err != NULL) {
-        bulk->refresh_again = false;
-        if (err == NULL)
-            bulk_refresh(bulk);
+    bool again = bulk->refresh_again;
+    bulk->refresh_again = false;
+    if (err != NULL) {
+        log_warn("bulk", "keys", "detail=" LOG_Q, err->text); /* the next tick asks again */
+        return;
     }
+    keys_replace(bulk, results[0]);
+    if (!bulk->ready) {
+        bulk->ready = true;
+        command_link_greet(bulk->gateway->commands);
+    }
+    if (again)
+        bulk_refresh(bulk);
+}
+
+bool bulk_is_ready(const struct bulk *bulk)
+{
+    return bulk->ready;
 }
 
 void bulk_refresh(struct bulk *bulk)
@@ -294,7 +307,7 @@ void bulk_refresh(struct bulk *bulk)
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct bulk *bulk = arg;
-    struct timeval again = {.tv_sec = TICK_S};
+    struct timeval again = {.tv_sec = bulk->ready ? TICK_S : FIRST_S};
     int64_t now_us = clock_mono_us();
 
     (void)fd;
@@ -365,5 +378,6 @@ struct bulk_counters bulk_counters(const struct bulk *bulk)
     struct bulk_counters counters = bulk->counters;
 
     counters.sessions = bulk->sessions.count;
+    counters.handshakes_refused = zap_refused(bulk->zap);
     return counters;
 }

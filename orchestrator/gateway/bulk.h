@@ -17,6 +17,9 @@ void bulk_free(struct bulk *bulk);
 /* Nodes came or went: read their keys anew. */
 void bulk_refresh(struct bulk *bulk);
 
+/* The keys were read at least once: workers may be told of this gateway. */
+bool bulk_is_ready(const struct bulk *bulk);
+
 struct bulk_counters {
     uint64_t sessions;
     uint64_t keys;
@@ -25,6 +28,7 @@ struct bulk_counters {
     uint64_t file_bytes_out;
     uint64_t file_bytes_in;
     uint64_t refused;
+    uint64_t handshakes_refused;
     uint64_t outputs;
 };
 struct bulk_counters bulk_counters(const struct bulk *bulk);

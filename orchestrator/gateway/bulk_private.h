@@ -64,6 +64,7 @@ struct bulk {
     struct map sessions; /* id → session */
     struct map by_key;   /* curve key → session */
     uint64_t next_id;
+    bool ready; /* keys were read */
     bool refreshing;
     bool refresh_again;
     struct log_batch *logs;

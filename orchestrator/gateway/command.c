@@ -10,6 +10,7 @@
 #include "common/io/loop.h"
 #include "common/pure/map.h"
 #include "common/pure/mem.h"
+#include "orchestrator/gateway/bulk.h"
 #include "orchestrator/gateway/db.h"
 
 #define ANSWER_US   ((int64_t)15000000) /* then the caller is told to ask again */
@@ -191,6 +192,20 @@ static void link_refresh(struct command_link *link)
     log_info("command", "link", "endpoint=%s", now.orchestrator);
 }
 
+/* Refused by ZAP: libzmq has given up, though the orchestrator may know our key by now. */
+static void link_retry(struct command_link *link)
+{
+    const struct gateway_link *to = &link->gateway->link;
+    struct err err = {0};
+
+    if (!zsock_was_refused(link->commands) && !zsock_was_refused(link->hints))
+        return;
+    log_warn("command", "refused", "endpoint=%s", to->orchestrator);
+    if (zsock_reconnect(link->commands, to->orchestrator, &err) != 0
+        || zsock_reconnect(link->hints, to->hints, &err) != 0)
+        log_warn("command", "reconnect", "detail=" LOG_Q, err.text);
+}
+
 /* -- greeting ------------------------------------------------------------------------------- */
 
 static void on_greeted(const struct err *err, const Sheaf__CommandReply *reply, uint64_t call,
@@ -211,6 +226,9 @@ static void on_greeted(const struct err *err, const Sheaf__CommandReply *reply, 
 static void greet(struct command_link *link)
 {
     struct gateway *gateway = link->gateway;
+    /* Workers come as soon as they hear of us, and libzmq never retries a key that was refused. */
+    if (!bulk_is_ready(gateway->bulk))
+        return;
     Sheaf__Command command = SHEAF__COMMAND__INIT;
     Sheaf__GatewayHello hello = SHEAF__GATEWAY_HELLO__INIT;
     char *bulk[1] = {gateway->bulk_url};
@@ -234,6 +252,12 @@ static void on_pinged(const struct err *err, const Sheaf__CommandReply *reply, u
     (void)reply;
     (void)call;
     (void)arg; /* heard_us was set: that is all */
+}
+
+void command_link_greet(struct command_link *link)
+{
+    if (link != NULL)
+        greet(link);
 }
 
 static void ping(struct command_link *link)
@@ -308,10 +332,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     if (!command_link_is_up(link)) {
         link->greeted = false;
         link_refresh(link);
+        link_retry(link);
     }
-    if (!link->greeted && now_us - link->hello_us >= (int64_t)TICK_S * 1000000)
-        greet(link);
-    else if (now_us - link->hello_us >= HELLO_US)
+    int64_t since_us = now_us - link->hello_us;
+    if (bulk_is_ready(link->gateway->bulk) && (!link->greeted || since_us >= HELLO_US))
         greet(link);
     else
         ping(link);

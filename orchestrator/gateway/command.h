@@ -32,6 +32,8 @@ void command_link_free(struct command_link *link);
 /* Fills protocol and request, sends. on_reply is called exactly once, never from in here. */
 void command_send(struct command_link *link, Sheaf__Command *command, command_on_reply_f on_reply,
                   uint64_t call, void *arg);
+/* Announces this gateway now; NULL is nothing. */
+void command_link_greet(struct command_link *link);
 /* An answer came in the last seconds. */
 bool command_link_is_up(const struct command_link *link);
 

@@ -96,7 +96,7 @@ static void sweep(const char *folder)
         if (entry->d_name[0] == '.')
             continue;
         if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
-            && now - st.st_mtime > CONTENT_STALE_S)
+            && now - st.st_mtime > (time_t)CONTENT_STALE_S)
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
     }
     closedir(dir);

@@ -26,7 +26,7 @@
 /* Kept free on the store's disk, so that PostgreSQL beside it does not stop. */
 #define CONTENT_SPARE ((uint64_t)512 << 20)
 /* An upload that nobody touched for so long is removed at start. */
-#define CONTENT_STALE_S (3 * 86400)
+#define CONTENT_STALE_S 259200 /* three days */
 
 struct content;
 

@@ -496,7 +496,7 @@ static void link_down(struct link *link, const char *why)
     struct db *db = link->db;
     struct request *request = link->request;
     struct timeval wait = {.tv_sec = link->backoff_ms / 1000,
-                           .tv_usec = link->backoff_ms % 1000 * 1000};
+                           .tv_usec = (suseconds_t)(link->backoff_ms % 1000) * 1000};
 
     if (!db->closing)
         log_warn("db", "down", "detail=" LOG_Q, why);

@@ -10,6 +10,7 @@
 #include "common/pure/mem.h"
 #include "common/pure/spec.h"
 #include "orchestrator/gateway/api.h"
+#include "orchestrator/gateway/number.h"
 #include "orchestrator/gateway/sse.h"
 
 #define PIECE_MAX    ((size_t)256 << 10) /* bulk.proto: raw bytes of one log piece */
@@ -33,30 +34,31 @@ struct follower {
     struct follower *prev;
     struct follower *next;
     uint64_t call;
-    enum follower_kind kind;
     struct uuid job;
+    char state[16]; /* of the job, as last read */
+    int64_t wrote_us;
+    int64_t asked_us;
+    int64_t after; /* events: last id sent */
+    /* Logs: */
+    int64_t rank;   /* filter; -1 = all */
+    uint64_t epoch; /* wanted next, or being read */
+    int64_t day;
+    int64_t over_us;
+    struct log_cursor *cursors;
+    char *resume;
+    struct uuid attempt;
+    uint32_t cursor_count;
+    uint32_t stream; /* filter; 0 = both */
+    enum follower_kind kind;
+    bool reading; /* attempt, day and cursors are those of epoch */
+    bool over;    /* that attempt is */
+    /* Both: */
+    bool final; /* the job is */
     bool plain; /* text/plain: bytes as they are */
     bool tail;  /* stay after what is there */
     bool asking;
     bool woken;   /* while asking */
     bool stalled; /* the client has enough to read */
-    int64_t wrote_us;
-    int64_t asked_us;
-    char state[16]; /* of the job, as last read */
-    bool final;
-    int64_t after; /* events: last id sent */
-    /* Logs: */
-    int64_t rank; /* filter; -1 = all */
-    uint32_t stream;
-    uint64_t epoch; /* wanted next, or being read */
-    bool reading;   /* attempt, day and cursors are those of epoch */
-    struct uuid attempt;
-    int64_t day;
-    bool over;
-    int64_t over_us;
-    struct log_cursor *cursors;
-    uint32_t cursor_count;
-    char *resume;
 };
 
 struct follow {
@@ -570,20 +572,18 @@ static bool wants_stream(const struct http_call *call)
 void api_job_events(struct gateway *gateway, struct http_call *call)
 {
     const char *last = http_field(call, "Last-Event-ID");
-    long long after = 0;
+    uint64_t after = 0;
 
     if (!wants_stream(call)) {
         api_query(gateway, call);
         return;
     }
-    if (last != NULL && *last != '\0'
-        && (strlen(last) > 18 || strspn(last, "0123456789") != strlen(last)
-            || sscanf(last, "%18lld", &after) != 1)) {
+    if (last != NULL && *last != '\0' && !number_read(last, 18, &after)) {
         http_problemf(call, ERR_INVALID_CURSOR, "Last-Event-ID is no id of ours");
         return;
     }
     struct follower *follower = follower_new(gateway, call, FOLLOW_EVENTS);
-    follower->after = after;
+    follower->after = (int64_t)after;
     pump(follower, call);
 }
 
@@ -592,11 +592,10 @@ static int log_filters(struct http_call *call, int64_t *ret_rank, uint32_t *ret_
 {
     const char *rank = http_query(call, "rank");
     const char *stream = http_query(call, "stream");
-    unsigned value;
+    uint64_t value;
 
     if (rank != NULL && *rank != '\0') {
-        if (strlen(rank) > 5 || strspn(rank, "0123456789") != strlen(rank)
-            || sscanf(rank, "%5u", &value) != 1)
+        if (!number_read(rank, 5, &value))
             return err_set_at(err, ERR_OUT_OF_RANGE, "rank", "rank is not a number");
         *ret_rank = (int64_t)value;
     }

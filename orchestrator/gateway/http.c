@@ -577,8 +577,11 @@ void http_server_free(struct http_server *server)
     if (server == NULL)
         return;
     evconnlistener_free(server->listener);
-    while (server->conns != NULL)
-        conn_free(server->conns);
+    struct http_conn *next;
+    for (struct http_conn *conn = server->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        conn_free(conn);
+    }
     map_fini(&server->calls);
     free(server);
 }

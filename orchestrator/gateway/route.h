@@ -29,9 +29,9 @@ struct route {
     uint32_t flags;
     void (*handle)(struct gateway *gateway, struct http_call *call);
     enum query_id query; /* answers, or re-reads what a command made */
+    int status;          /* of a command that was done; 0 = 200 */
     /* Command routes: body → command. Pointers may go into body and draft. */
     int (*fill)(const struct http_call *call, struct command_draft *draft, struct err *err);
-    int status;      /* of a command that was done; 0 = 200 */
     size_t max_body; /* 0 = ROUTE_BODY */
 };
 

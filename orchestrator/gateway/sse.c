@@ -1,8 +1,12 @@
 #include "orchestrator/gateway/sse.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
+
+#include "orchestrator/gateway/number.h"
+
+/* Longest id of ours: 65 positions of 3 numbers. */
+#define ID_MAX 4096
 
 void sse_event(struct buf *out, const char *event, const char *id, const char *data)
 {
@@ -98,17 +102,30 @@ void sse_log_id(struct buf *out, uint64_t epoch, const struct log_cursor *cursor
     }
 }
 
+/* "rank.stream.seq" from *at on; moves *at behind it. */
+static bool take_place(const char **at, uint32_t *ret_rank, uint32_t *ret_stream, uint64_t *ret_seq)
+{
+    uint64_t rank;
+    uint64_t stream;
+
+    if (!number_take(at, 10, 9, &rank) || *(*at)++ != '.' || !number_take(at, 10, 1, &stream)
+        || *(*at)++ != '.' || !number_take(at, 10, 18, ret_seq))
+        return false;
+    *ret_rank = (uint32_t)rank;
+    *ret_stream = (uint32_t)stream;
+    return true;
+}
+
 bool sse_log_epoch(const char *id, uint64_t *ret_epoch)
 {
+    const char *at = id;
     uint64_t epoch;
     uint32_t rank;
     uint32_t stream;
     uint64_t seq;
 
-    if (strlen(id) > 4096 || strspn(id, "0123456789.,") != strlen(id)
-        || sscanf(id, "%10" SCNu64 ".%10" SCNu32 ".%1" SCNu32 ".%18" SCNu64, &epoch, &rank, &stream,
-                  &seq)
-               != 4)
+    if (strlen(id) > ID_MAX || !number_take(&at, 10, 10, &epoch) || *at++ != '.'
+        || !take_place(&at, &rank, &stream, &seq) || (*at != '\0' && *at != ','))
         return false;
     *ret_epoch = epoch;
     return true;
@@ -118,16 +135,16 @@ void sse_log_resume(const char *id, struct log_cursor *cursors, uint32_t count)
 {
     const char *at = strchr(id, '.');
 
-    while (at != NULL) {
+    while (at != NULL && *at != '\0') {
         uint32_t rank;
         uint32_t stream;
         uint64_t seq;
-        if (sscanf(at + 1, "%10" SCNu32 ".%1" SCNu32 ".%18" SCNu64, &rank, &stream, &seq) != 3)
+        at++; /* the dot behind the epoch, then each comma */
+        if (!take_place(&at, &rank, &stream, &seq))
             return;
         for (uint32_t i = 0; i < count; i++) {
             if (cursors[i].rank == rank && cursors[i].stream == stream)
                 cursors[i].next = seq + 1;
         }
-        at = strchr(at + 1, ',');
     }
 }

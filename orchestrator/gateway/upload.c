@@ -10,6 +10,7 @@
 #include "orchestrator/gateway/api.h"
 #include "orchestrator/gateway/command.h"
 #include "orchestrator/gateway/content.h"
+#include "orchestrator/gateway/number.h"
 #include "orchestrator/gateway/work.h"
 
 #define SEND_PIECE ((size_t)128 << 10)
@@ -180,21 +181,21 @@ void api_upload_part(struct gateway *gateway, struct http_call *call)
     const char *project = http_query(call, "project");
     struct content_key key = {.size = 0};
     struct err err = {0};
-    unsigned part = 0;
-    const char *n = call->param[1];
+    uint64_t part = 0;
 
     if (strlen(call->param[0]) != 64 || hex_parse(call->param[0], SHA256_SIZE, key.sha256) != 0) {
         http_problemf(call, ERR_NOT_FOUND, "no such upload");
         return;
     }
-    if (strlen(n) > 5 || strspn(n, "0123456789") != strlen(n) || sscanf(n, "%5u", &part) != 1) {
+    if (!number_read(call->param[1], 5, &part)) {
         http_problemf(call, ERR_OUT_OF_RANGE, "the part is not a number from 0");
         return;
     }
     if (project == NULL || !caller_sees_all(caller))
         project = caller->project_name;
     key_owner(&key, project);
-    if (content_put_part(gateway->content, &key, part, call->body.data, call->body.length, &err)
+    if (content_put_part(gateway->content, &key, (uint32_t)part, call->body.data, call->body.length,
+                         &err)
         != 0)
         http_problem(call, &err);
     else
@@ -374,25 +375,22 @@ static void download_go(struct http_call *call)
  */
 static int range_read(const char *text, uint64_t size, uint64_t *ret_from, uint64_t *ret_to)
 {
-    unsigned long long from = 0;
-    unsigned long long to = 0;
+    uint64_t from = 0;
+    uint64_t to = 0;
 
-    if (text == NULL || strncmp(text, "bytes=", 6) != 0 || strchr(text, ',') != NULL)
+    if (text == NULL || strncmp(text, "bytes=", 6) != 0)
         return 0;
     text += 6;
-    size_t digits = strspn(text, "0123456789");
-    size_t more = text[digits] == '-' ? strspn(text + digits + 1, "0123456789") : 0;
-    if (text[digits] != '-' || digits > 18 || more > 18 || text[digits + 1 + more] != '\0'
-        || digits + more == 0)
+    bool has_from = number_take(&text, 10, 18, &from);
+    if (*text++ != '-')
         return 0;
-    if (digits > 0)
-        (void)sscanf(text, "%18llu", &from);
-    if (more > 0)
-        (void)sscanf(text + digits + 1, "%18llu", &to);
-    if (digits == 0) {
+    bool has_to = number_take(&text, 10, 18, &to);
+    if (*text != '\0' || (!has_from && !has_to))
+        return 0;
+    if (!has_from) {
         from = to < size ? size - to : 0;
         to = size - 1;
-    } else if (more == 0 || to >= size) {
+    } else if (!has_to || to >= size) {
         to = size - 1;
     }
     if (size == 0 || from >= size || from > to)
@@ -465,13 +463,11 @@ static void on_output(const struct err *err, PGresult *const *results, uint32_t 
 void api_output(struct gateway *gateway, struct http_call *call)
 {
     const char *path = http_query(call, "path");
-    const char *rank = call->param[1];
     struct uuid job;
     struct db_args args;
-    unsigned value = 0;
+    uint64_t value = 0;
 
-    if (strlen(rank) > 5 || strspn(rank, "0123456789") != strlen(rank)
-        || sscanf(rank, "%5u", &value) != 1 || uuid_parse(call->param[0], &job) != 0
+    if (!number_read(call->param[1], 5, &value) || uuid_parse(call->param[0], &job) != 0
         || (path != NULL
             && (strlen(path) >= SPEC_PATH_TEXT || !utf8_is_valid(path, strlen(path))))) {
         http_problemf(call, ERR_NOT_FOUND, "no such output");

@@ -46,7 +46,7 @@ static struct settings settings_of(const char *root)
 
     snprintf(settings.state, sizeof(settings.state), "%s/state", root);
     snprintf(settings.machine_id, sizeof(settings.machine_id), "%s/machine-id", root);
-    settings.port_low = 20000 + (uint32_t)getpid() % 20000;
+    settings.port_low = 10000 + (uint32_t)getpid() % 20000; /* below ephemeral ports */
     settings.port_high = settings.port_low + 20;
     settings.probe_port = 0;
     return settings;
@@ -442,6 +442,7 @@ void pool_prepare(struct pool *pool, uint64_t attempt, uint32_t epoch, const str
     char project[] = "project";
 
     memcpy(attempt_uid, &attempt, sizeof(attempt));
+    memcpy(attempt_uid + 8, pool->node.bytes + 8, 8); /* control groups are named by it */
     prepare.attempt_uid.data = attempt_uid;
     prepare.attempt_uid.len = 16;
     prepare.job_uid.data = job_uid;

@@ -51,6 +51,23 @@ static bool log_has(struct pool *pool, const void *arg)
     return pool->log[0].data && strstr(pool->log[0].data, arg) != NULL;
 }
 
+static bool holds_nothing(struct pool *pool, const void *arg)
+{
+    json_t *answer = pool_ask(pool, "status");
+    bool empty = json_array_size(json_object_get(answer, "tasks")) == 0;
+
+    (void)arg;
+    json_decref(answer);
+    return empty;
+}
+
+/* A forgotten task is killed, scrubbed and dropped, without a word. */
+static void forget_job(struct pool *pool, uint64_t attempt, uint32_t epoch)
+{
+    pool_forget(pool, attempt, epoch);
+    pool_wait(pool, holds_nothing, NULL, "the forgotten task to be gone");
+}
+
 static void start_job(struct pool *pool, uint64_t attempt, uint32_t epoch, const char *command)
 {
     struct job_spec spec;
@@ -101,7 +118,7 @@ static void test_a_job_from_order_to_outputs(void **state)
     assert_string_equal(pool->log[1].data, "oops\n");
     assert_false(pool->gap);
     assert_false(pool->receipt_wrong);
-    pool_forget(pool, 5, 1);
+    forget_job(pool, 5, 1);
     assert_int_equal(pool_end(pool, worker, SIGTERM), 0);
     spec_fini(&spec);
 }
@@ -178,7 +195,7 @@ static void test_forged_order_is_refused_and_reported(void **state)
     assert_false(pool_has_news(pool, 7, "started"));
     pool_prepare(pool, 8, 1, &spec); /* of the same job */
     assert_string_equal(pool_wait_news(pool, 8, "refused")->reason, "fence");
-    pool_forget(pool, 7, 2);
+    forget_job(pool, 7, 2);
     assert_int_equal(pool_end(pool, worker, SIGTERM), 0);
     spec_fini(&spec);
 }
