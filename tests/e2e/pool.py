@@ -20,9 +20,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("SHEAF_BIN", os.path.join(ROOT, "build", "dev", "bin"))
 
 
-def free_ports(count, span=1):
-    """The first of `span` consecutive free TCP ports, `count` times."""
-    found, at = [], 20000 + (os.getpid() * 97) % 20000
+def free_ports(count, span=1, above=0):
+    """The first of `span` consecutive free TCP ports, `count` times, none of them below `above`."""
+    found, at = [], above or 20000 + (os.getpid() * 97) % 20000
     while len(found) < count:
         sockets = []
         try:
@@ -206,7 +206,7 @@ class Pool:
         os.chmod(self.dir, 0o755)
         self.workers = []
         ports = free_ports(6)
-        self.worker_ports = free_ports(12, span=10)
+        self.worker_ports = free_ports(12, span=10, above=max(ports) + 1)
         control, command, hints, metrics, https, bulk = ports
         self.metrics_port = metrics
         state = os.path.join(self.dir, "orchestrator")
