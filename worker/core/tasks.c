@@ -542,7 +542,6 @@ static void on_started(struct tasks *tasks, struct rank_task *task, const struct
 
 static void set_exit(struct rank_task *task, const struct task_event *event)
 {
-    char detail[256] = "";
 
     task->exit_code = event->exit_code;
     if (task->used_ms < event->used_ms)
@@ -559,9 +558,7 @@ static void set_exit(struct rank_task *task, const struct task_event *event)
         set_end(task, ERR_RANK_FAILED, FAIL_USER,
                 "killed at its memory limit: raise resources.memory");
     } else {
-        snprintf(detail, sizeof(detail), "exit code %d%s%s", event->exit_code,
-                 event->detail && event->detail[0] ? ", " : "", event->detail ? event->detail : "");
-        set_end(task, ERR_RANK_FAILED, FAIL_USER, detail);
+        set_end(task, ERR_RANK_FAILED, FAIL_USER, event->detail);
     }
 }
 
