@@ -472,6 +472,7 @@ void node_hello(struct step *step, const struct ev_hello *hello)
     step->world->capacity++;
     node_settle_probing(step, node);
     node_status(step, node);
+    probe_renew(step, node);
     probe_due(step);
 }
 

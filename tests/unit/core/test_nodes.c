@@ -380,6 +380,44 @@ static void test_small_fleet_is_probed_as_a_mesh(void **state)
     assert_int_equal(bench_orders(&bench, ORDER_PROBE, 0), 0);
 }
 
+/* `run` follows on `join` within a second, and the order to the former is lost. */
+static void test_new_session_is_asked_again(void **state)
+{
+    (void)state;
+    struct node_claim claim = bench_claim(0, 1, 8192);
+    bench_node(&bench, 1, 8192);
+    bench_node(&bench, 1, 8192);
+    bench_node_event(&bench, EV_NODE_BYE, 0);
+    bench.now += BENCH_SECOND;
+    bench_hello(&bench, 0, &claim);
+    assert_int_equal(bench_orders(&bench, ORDER_PROBE, bench.node[0]), 1);
+    assert_int_equal(bench_orders(&bench, ORDER_PROBE, bench.node[1]), 1); /* it answers, too */
+    bench_mesh(&bench, 0, 500);
+    bench_hello(&bench, 0, &claim);
+    assert_int_equal(bench_orders(&bench, ORDER_PROBE, 0), 0); /* measured: nothing is lost */
+}
+
+static void test_unanswered_probe_backs_off(void **state)
+{
+    (void)state;
+    bench_node(&bench, 1, 8192);
+    bench_node(&bench, 1, 8192);
+    for (usec_t wait = 5 * BENCH_SECOND; wait <= 40 * BENCH_SECOND; wait *= 2) {
+        bench_link(&bench, 0, 1, 0, false); /* lost on the way: an answer that tells nothing */
+        bench.now += wait - 1;
+        bench_step(&bench, &(struct event){.kind = EV_TICK});
+        assert_int_equal(bench_orders(&bench, ORDER_PROBE, 0), 0);
+        bench.now += 1;
+        assert_true(world_next_deadline(bench.world, &bench.policy) <= bench.now);
+        bench_step(&bench, &(struct event){.kind = EV_TICK});
+        assert_int_equal(bench_orders(&bench, ORDER_PROBE, 0), 2);
+    }
+    bench_mesh(&bench, 0, 500);
+    bench.now += 60 * BENCH_SECOND;
+    bench_step(&bench, &(struct event){.kind = EV_TICK});
+    assert_int_equal(bench_orders(&bench, ORDER_PROBE, 0), 0);
+}
+
 static void test_old_links_are_unmeasured(void **state)
 {
     (void)state;
@@ -449,6 +487,8 @@ int main(void)
         CASE(test_foreign_process_withdraws_the_device),
         CASE(test_leaving),
         CASE(test_small_fleet_is_probed_as_a_mesh),
+        CASE(test_new_session_is_asked_again),
+        CASE(test_unanswered_probe_backs_off),
         CASE(test_old_links_are_unmeasured),
         CASE(test_links_need_both_ends),
         CASE(test_a_worker_is_acknowledged_after_its_news),
