@@ -226,7 +226,7 @@ int verb_logs(const struct args *args)
         snprintf(path + used, sizeof(path) - (size_t)used, "&stream=%s", stream);
     json_decref(job);
     term_catch_interrupt();
-    rc = api_follow(&client, path, on_log, &view, &err);
+    rc = api_follow(&client, path, NULL, on_log, &view, &err);
     return rc < 0 ? command_fail(&err) : EXIT_OK;
 }
 
@@ -282,7 +282,7 @@ int verb_events(const struct args *args)
         snprintf(path, sizeof(path), "/api/v1/jobs/%.36s/events", json_text_at(job, "id"));
         json_decref(job);
         term_catch_interrupt();
-        rc = api_follow(&client, path, on_event, NULL, &err);
+        rc = api_follow(&client, path, NULL, on_event, NULL, &err);
     }
     return rc < 0 ? command_fail(&err) : EXIT_OK;
 }
@@ -315,7 +315,7 @@ static int wait_for_end(const struct httpc *client, const char *id, uint64_t tim
         alarm((unsigned)(timeout_us / 1000000 + 1));
     }
     snprintf(path, sizeof(path), "/api/v1/jobs/%.36s/events", id);
-    int rc = api_follow(client, path, on_wait, &waiting, err);
+    int rc = api_follow(client, path, NULL, on_wait, &waiting, err);
     bool late = waiting.deadline_us > 0 && clock_mono_us() >= waiting.deadline_us;
     alarm(0);
     if (rc < 0 && late)

@@ -175,7 +175,13 @@ void plan_print(const json_t *plan)
         printf("\n  %sWHO CAN READ IT%s\n", tone_on(TONE_BOLD, term.color),
                tone_off(TONE_BOLD, term.color));
     json_array_foreach(json_object_get(plan, "trust"), i, line)
-        printf("  %s\n", json_string_value(line));
+    {
+        struct buf text;
+        buf_init(&text, 0);
+        text_wrap(json_string_value(line), 2, term.width, &text);
+        fputs(text.data, stdout);
+        buf_fini(&text);
+    }
 }
 
 void plan_print_offer(const json_t *plan, long nodes, const char *gpu)
