@@ -118,7 +118,7 @@ static int open_job(const struct args *args, struct httpc *client, json_t **ret_
 static int open_part(const struct args *args, const char *what, json_t **ret_part, struct err *err)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     char path[128];
 
     int rc = open_job(args, &client, &job, err);
@@ -132,7 +132,7 @@ static int open_part(const struct args *args, const char *what, json_t **ret_par
 int verb_show(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     struct err err;
 
     if (open_job(args, &client, &job, &err) < 0)
@@ -201,7 +201,7 @@ static bool on_log(const struct sse_event *event, void *arg)
 int verb_logs(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     char path[256];
     long rank;
     struct err err;
@@ -263,7 +263,7 @@ int verb_events(const struct args *args)
 {
     struct httpc client;
     json_t *part = NULL;
-    json_t *job;
+    json_t *job = NULL;
     char path[128];
     struct err err;
     size_t i;
@@ -338,7 +338,7 @@ static int end_code(const json_t *job)
 int verb_wait(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *ended = NULL;
     uint64_t timeout_us = 0;
     struct err err;
@@ -366,7 +366,7 @@ int verb_wait(const struct args *args)
 int verb_cancel(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *answer = NULL;
     char path[128];
     struct err err;
@@ -483,7 +483,7 @@ static int get_output(const struct httpc *client, const char *id, const json_t *
 int verb_get(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *part = NULL;
     struct err err;
     long rank;

@@ -216,6 +216,7 @@ static void repeat_news(const struct rank_task *task, struct task_actions *out)
         [TASK_PHASE_DONE] = RANK_NEWS_DONE,          [TASK_PHASE_REFUSED] = RANK_NEWS_REFUSED,
     };
 
+    BUG_ON((unsigned)task->phase >= TASK_PHASE_COUNT);
     if (!task->forgotten)
         news(task, newest[task->phase], out);
 }
