@@ -95,6 +95,7 @@ struct pair {
     /* soft */
     struct direction side[2]; /* told by a, by b */
     usec_t asked_us;
+    uint32_t tries; /* probes ordered since the last answer; capped */
 };
 
 struct lease {
@@ -370,6 +371,8 @@ struct pair_list {
 void pair_list_add(struct pair_list *list, struct pair *pair);
 void probe_pairs(struct step *step, struct pair_list *list);
 void probe_due(struct step *step);
+/* A new session of this node: what its former one was asked and did not answer is due again. */
+void probe_renew(struct step *step, const struct node *node);
 usec_t probe_next_us(const struct world *world, const struct policy *policy);
 
 /* world_schedule.c */

@@ -5,8 +5,13 @@
 #include "common/pure/mem.h"
 #include "orchestrator/core/world_private.h"
 
-/* A probe without an answer is repeated after this; below it a waiting gang would flood. */
-#define PROBE_RETRY_US ((usec_t)30 * 1000000)
+/*
+ * A probe without an answer is repeated after this, then after twice as long, and so on, but never
+ * less often than a measured link. One round takes a worker up to 4 s: asked sooner, rounds pile
+ * up.
+ */
+#define PROBE_RETRY_US       ((usec_t)5 * 1000000)
+#define PROBE_RETRY_DOUBLING 4u
 
 /* -- results --------------------------------------------------------------------------------- */
 
@@ -35,6 +40,12 @@ static void merge(const struct pair *pair, struct link_row *row)
     row->loss_ppm = loss;
 }
 
+static bool is_answered(const struct pair *pair)
+{
+    return pair->measured && pair->side[0].known && pair->side[1].known
+           && pair->row.rtt_p95_us != 0;
+}
+
 void link_measured(struct step *step, const struct ev_link *link)
 {
     struct world *world = step->world;
@@ -58,6 +69,8 @@ void link_measured(struct step *step, const struct ev_link *link)
         row.link.reach_ba = link->reach;
     row.link.measured_us = step->now;
     step_emit(step, &row);
+    if (is_answered(pair))
+        pair->tries = 0;
     world->capacity++;
 }
 
@@ -86,6 +99,7 @@ static void add_peer(struct order *order, struct order_peer *peers, const struct
     peer->node = node->row.id;
     peer->port = node->row.probe_port;
     peer->port_high = node->row.port_high;
+    memcpy(peer->name, node->row.name, sizeof(peer->name));
     memcpy(peer->address, node->row.address, sizeof(peer->address));
 }
 
@@ -114,8 +128,11 @@ static void order_probes(struct step *step, const struct node *node, const struc
 
 void probe_pairs(struct step *step, struct pair_list *list)
 {
-    for (uint32_t i = 0; i < list->count; i++)
-        list->items[i]->asked_us = step->now;
+    for (uint32_t i = 0; i < list->count; i++) {
+        struct pair *pair = list->items[i];
+        pair->asked_us = step->now;
+        pair->tries += pair->tries < PROBE_RETRY_DOUBLING;
+    }
     for (uint32_t i = 0; i < step->world->nodes.count && list->count > 0; i++)
         order_probes(step, step->world->nodes.items[i], list);
     free(list->items);
@@ -150,10 +167,24 @@ static usec_t pair_due(const struct pair *pair, const struct policy *policy)
 {
     if (pair == NULL || pair->asked_us == 0)
         return 1;
-    bool answered =
-        pair->measured && pair->side[0].known && pair->side[1].known && pair->row.rtt_p95_us != 0;
-    usec_t wait = answered ? policy->probe_every_us : PROBE_RETRY_US;
-    return pair->asked_us + (wait < policy->probe_every_us ? wait : policy->probe_every_us);
+    usec_t wait = policy->probe_every_us;
+    if (!is_answered(pair) && pair->tries > 0 && PROBE_RETRY_US << (pair->tries - 1) < wait)
+        wait = PROBE_RETRY_US << (pair->tries - 1);
+    return pair->asked_us + wait;
+}
+
+void probe_renew(struct step *step, const struct node *node)
+{
+    for (uint32_t i = 0; i < step->world->nodes.count; i++) {
+        const struct node *other = step->world->nodes.items[i];
+        if (other == node)
+            continue;
+        struct pair *pair = pair_get(step->world, node->row.id, other->row.id);
+        if (pair != NULL && !is_answered(pair)) {
+            pair->asked_us = 0;
+            pair->tries = 0;
+        }
+    }
 }
 
 void probe_due(struct step *step)
