@@ -433,7 +433,9 @@ static void plan_identity(const struct agent *agent, const struct agent_task *ta
     snprintf(plan->dir, sizeof(plan->dir), "%s", task->dir);
     snprintf(plan->name, sizeof(plan->name), "sheaf-%s-%u",
              hex_format(record->attempt_uid, 16, uid), task->id.rank);
-    for (size_t i = 0; i < prepare->n_peers && plan->peer_count < RUNTIME_MAX_PEERS; i++)
+    /* Alone in its gang a task has no peers: to its own node it may speak anyway. */
+    for (size_t i = 0;
+         prepare->ranks > 1 && i < prepare->n_peers && plan->peer_count < RUNTIME_MAX_PEERS; i++)
         plan->peers[plan->peer_count++] = prepare->peers[i]->address;
 }
 

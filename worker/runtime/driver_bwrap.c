@@ -49,7 +49,10 @@ static void add_tmpfs(struct driver_command *command, uint64_t size, const char 
     add(command, "--tmpfs", path, NULL);
 }
 
-/* A file of this text, read-only inside. */
+/*
+ * A file of this text. It lies on the root, which is read-only in the end: a bind of its own would
+ * make bwrap read the list of all mounts once more.
+ */
 static int add_text(struct driver_command *command, const char *path, const char *text)
 {
     size_t length = strlen(text);
@@ -66,7 +69,7 @@ static int add_text(struct driver_command *command, const char *path, const char
         return -ERR_IO;
     }
     command->fd[command->fd_count++] = fd;
-    add(command, "--perms", "0444", "--ro-bind-data");
+    add(command, "--perms", "0444", "--file");
     spec_texts_addf(&command->argv, "%d", fd);
     spec_texts_add(&command->argv, path);
     return 0;

@@ -2,14 +2,26 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "worker/runtime/spawn.h"
 
 /* nft takes milliseconds; this is for a machine that swaps. */
 #define NFT_TIMEOUT_MS 10000
+/* Of the tasks without peers. */
+#define GUARD_TABLE "sheaf_alone"
+#define GUARD_CHAIN "output"
+/* Netlink's own macros are signed. */
+#define ALIGNED(size) (((size_t)(size) + 3) & ~(size_t)3)
+#define ATTRIBUTE     ALIGNED(sizeof(struct nlattr))
+#define MESSAGE       ALIGNED(sizeof(struct nlmsghdr))
 
 static int nft_run(const char *script, struct err *err)
 {
@@ -115,6 +127,106 @@ int filter_remove(const char *name, struct err *err)
     snprintf(script, sizeof(script), "add table inet %s\ndelete table inet %s\n", table, table);
     return nft_run(script, err);
 }
+
+/* -- tasks without peers ---------------------------------------------------------------------- */
+
+/* One question to nf_tables: a chain by its name. */
+struct chain_query {
+    struct nlmsghdr head;
+    struct nfgenmsg family;
+    struct nlattr table_head;
+    char table[sizeof(GUARD_TABLE)];
+    struct nlattr chain_head __attribute__((aligned(4)));
+    char chain[sizeof(GUARD_CHAIN)];
+};
+
+/* How many rules the chain of an NFT_MSG_NEWCHAIN has; 0 for any other message. */
+static uint32_t count_rules(const unsigned char *bytes, size_t length)
+{
+    struct nlmsghdr head;
+    struct nlattr attribute;
+    size_t at = MESSAGE + ALIGNED(sizeof(struct nfgenmsg));
+    uint32_t count = 0;
+
+    if (length < at)
+        return 0;
+    memcpy(&head, bytes, sizeof(head));
+    if (head.nlmsg_type != ((NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWCHAIN))
+        return 0;
+    while (at + sizeof(attribute) + sizeof(count) <= length) {
+        memcpy(&attribute, bytes + at, sizeof(attribute));
+        if ((attribute.nla_type & NLA_TYPE_MASK) == NFTA_CHAIN_USE) {
+            memcpy(&count, bytes + at + ATTRIBUTE, sizeof(count));
+            return ntohl(count);
+        }
+        if (attribute.nla_len < ATTRIBUTE)
+            return 0;
+        at += ALIGNED(attribute.nla_len);
+    }
+    return 0;
+}
+
+/* Asking nft itself costs as much as making the table anew. */
+static bool guard_stands(void)
+{
+    struct chain_query query = {
+        .head = {.nlmsg_len = offsetof(struct chain_query, chain) + sizeof(GUARD_CHAIN),
+                 .nlmsg_type = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETCHAIN,
+                 .nlmsg_flags = NLM_F_REQUEST},
+        .family = {.nfgen_family = 1 /* NFPROTO_INET */},
+        .table_head = {ATTRIBUTE + sizeof(GUARD_TABLE), NFTA_CHAIN_TABLE},
+        .table = GUARD_TABLE,
+        .chain_head = {ATTRIBUTE + sizeof(GUARD_CHAIN), NFTA_CHAIN_NAME},
+        .chain = GUARD_CHAIN,
+    };
+    unsigned char answer[2048];
+    struct timeval limit = {.tv_sec = 1};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    ssize_t got = -1;
+
+    if (fd < 0)
+        return false;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0
+        && send(fd, &query, sizeof(query), 0) == (ssize_t)sizeof(query))
+        got = recv(fd, answer, sizeof(answer), 0);
+    close(fd);
+    return got > 0 && count_rules(answer, (size_t)got) > 0;
+}
+
+int filter_guard(uid_t first, uid_t last, enum filter_mode mode, struct err *err)
+{
+    struct buf script;
+    int rc;
+
+    if (guard_stands())
+        return 0;
+    buf_init(&script, 0);
+    /* Two tasks may come here at once: the second puts the same rules in place of the first's. */
+    buf_printf(&script,
+               "table inet " GUARD_TABLE " {\n"
+               "  chain " GUARD_CHAIN " {\n"
+               "    type filter hook output priority 0; policy accept;\n"
+               "  }\n"
+               "}\n"
+               "flush chain inet " GUARD_TABLE " " GUARD_CHAIN "\n"
+               "table inet " GUARD_TABLE " {\n"
+               "  chain " GUARD_CHAIN " {\n"
+               "    meta skuid != %u-%u accept\n"
+               "    oif lo accept\n"
+               "    ct state established,related accept\n",
+               (unsigned)first, (unsigned)last);
+    if (mode == FILTER_REJECT)
+        buf_printf(&script,
+                   "    meta skuid %u-%u meta l4proto tcp reject with tcp reset\n"
+                   "    meta skuid %u-%u reject with icmpx type admin-prohibited\n",
+                   (unsigned)first, (unsigned)last, (unsigned)first, (unsigned)last);
+    buf_printf(&script, "    meta skuid %u-%u drop\n  }\n}\n", (unsigned)first, (unsigned)last);
+    rc = nft_run(script.data, err);
+    buf_fini(&script);
+    return rc;
+}
+
+/* -- what this machine can do ----------------------------------------------------------------- */
 
 enum filter_mode filter_probe(struct err *err)
 {

@@ -13,11 +13,13 @@
 #include "worker/runtime/supervise_private.h"
 
 /*
- * Users of tasks, one per task that lives on this machine, so that the filter can tell them apart.
- * Debian and systemd hand out none of 60578…61183; a lock file marks one as taken.
+ * Users of tasks, one per task that lives on this machine, so that the filter can tell them apart:
+ * the first half for tasks without peers, the second for gangs. Debian and systemd hand out none of
+ * 60578…61183; a lock file marks one as taken.
  */
 #define UID_FIRST  60600u
-#define UID_COUNT  580u
+#define UID_COUNT  290u
+#define UID_GANGS  (UID_FIRST + UID_COUNT)
 #define UID_FOLDER "/run/sheaf-uid"
 /* bwrap and sheaf-task-init count against the tenant's number of processes. */
 #define PIDS_OVERHEAD 2u
@@ -25,12 +27,13 @@
 static int user_take(struct supervisor *super, struct err *err)
 {
     char path[FS_PATH];
+    uid_t first = super->task.peers.count > 0 ? UID_GANGS : UID_FIRST;
     int rc = fs_mkdir(UID_FOLDER, 0700, err);
 
     if (rc != 0)
         return rc;
     for (uint32_t i = 0; i < UID_COUNT; i++) {
-        uid_t uid = UID_FIRST + i;
+        uid_t uid = first + i;
         if (fs_path(path, UID_FOLDER "/%u", (unsigned)uid) != 0)
             break;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -203,6 +206,17 @@ static int start_sandbox(struct supervisor *super, struct err *err)
     return rc;
 }
 
+static int install_filter(struct supervisor *super, struct err *err)
+{
+    const struct plan_task *task = &super->task;
+
+    if (task->peers.count == 0)
+        return filter_guard(UID_FIRST, UID_GANGS - 1, task->filter, err);
+    int rc = filter_install(task->name, super->user.uid, task->filter, &task->peers, err);
+    super->filtered = rc == 0;
+    return rc;
+}
+
 int supervise_start(struct supervisor *super, struct err *err)
 {
     struct plan_task *task = &super->task;
@@ -217,10 +231,8 @@ int supervise_start(struct supervisor *super, struct err *err)
     if (rc == 0)
         rc = start_sandbox(super, err);
     /* While the sandbox builds itself; it waits at the barrier anyway. */
-    if (rc == 0 && task->filter != FILTER_NONE && super->user.drop) {
-        rc = filter_install(task->name, super->user.uid, task->filter, &task->peers, err);
-        super->filtered = rc == 0;
-    }
+    if (rc == 0 && task->filter != FILTER_NONE && super->user.drop)
+        rc = install_filter(super, err);
     return rc;
 }
 

@@ -451,7 +451,7 @@ static void clean_leftovers(const char *dir)
     if (plan_task_read(dir, &plan, &err) != 0)
         return;
     clean_groups(&plan);
-    if (plan.filter != FILTER_NONE && filter_remove(plan.name, &err) != 0)
+    if (plan.filter != FILTER_NONE && plan.peers.count > 0 && filter_remove(plan.name, &err) != 0)
         log_warn("runtime", "filter_left", "task=%s error=" LOG_Q, plan.name, err.text);
     plan_task_fini(&plan);
 }

@@ -122,13 +122,13 @@ static const char script[] =
     "    print('udp refused')\n"
     "E\n";
 
-static void run_with(bool filter)
+static void run_with(bool filter, uint32_t peers)
 {
     trial_plan(trial, script);
     trial->plan.filter = filter;
     trial->plan.peers[0] = PEER;
     trial->plan.peers[1] = PEER_SIX;
-    trial->plan.peer_count = 2;
+    trial->plan.peer_count = peers;
     trial_prepare(trial);
     trial_release(trial);
     trial_wait(trial, &trial->exits);
@@ -146,15 +146,33 @@ static void test_only_the_gang_is_reachable(void **state)
         skip();
     }
     /* without the filter everything that listens answers: the test can fail */
-    run_with(false);
+    run_with(false, 2);
     assert_string_equal(trial_log(trial, 0, 1), PEER
                         " yes\n" STRANGER " yes\n" METADATA " yes\n" PEER_SIX " yes\n" OTHER_SIX
                         " yes\n" OWN " yes\n127.0.0.1 yes\n192.0.2.9 no\nudp sent\n");
-    run_with(true);
+    run_with(true, 2);
     assert_string_equal(trial_log(trial, 0, 1),
                         PEER " yes\n" STRANGER " no\n" METADATA " no\n" PEER_SIX " yes\n" OTHER_SIX
                              " no\n" OWN " yes\n127.0.0.1 yes\n192.0.2.9 no\nudp refused\n");
     assert_int_equal(system("test -z \"$(nft list tables)\""), 0);
+}
+
+/* The table of such tasks is made when the first comes, and again when somebody flushed it. */
+static void test_a_task_alone_reaches_its_own_node_only(void **state)
+{
+    static const char *const before[] = {"true", "true", "nft flush ruleset",
+                                         "nft flush chain inet sheaf_alone output"};
+
+    (void)state;
+    if (trial == NULL || !runtime_probed(trial->runtime)->filter)
+        skip();
+    for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+        assert_int_equal(system(before[i]), 0);
+        run_with(true, 0);
+        assert_string_equal(trial_log(trial, 0, 1), PEER
+                            " no\n" STRANGER " no\n" METADATA " no\n" PEER_SIX " no\n" OTHER_SIX
+                            " no\n" OWN " yes\n127.0.0.1 yes\n192.0.2.9 no\nudp refused\n");
+    }
 }
 
 static void test_peers_must_be_addresses(void **state)
@@ -212,7 +230,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_peers_must_be_addresses),
-        cmocka_unit_test(test_only_the_gang_is_reachable),
+        cmocka_unit_test(test_only_the_gang_is_reachable), /* its tables are gone with it … */
+        cmocka_unit_test(test_a_task_alone_reaches_its_own_node_only), /* … this one's stays */
         cmocka_unit_test(test_a_bad_peer_ends_the_task_before_it_runs),
     };
 
