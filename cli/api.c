@@ -297,7 +297,7 @@ static bool follow_data(const char *bytes, size_t size, void *arg)
     return sse_feed(&follow->parser, bytes, size, follow_event, follow);
 }
 
-int api_follow(const struct httpc *client, const char *path,
+int api_follow(const struct httpc *client, const char *path, const char *after,
                bool (*on_event)(const struct sse_event *event, void *arg), void *arg,
                struct err *err)
 {
@@ -307,6 +307,7 @@ int api_follow(const struct httpc *client, const char *path,
 
     buf_init(&follow.parser.line, 1 << 20);
     buf_init(&follow.parser.data, 1 << 20);
+    snprintf(follow.parser.id, sizeof(follow.parser.id), "%s", after ? after : "");
     while (!follow.ended && !term.interrupted) {
         struct httpc_response response = {0};
         const struct httpc_request request = {

@@ -34,10 +34,11 @@ struct sse_event {
     const char *data;
 };
 /*
- * Follows path until on_event returns false, an `end` event was handled, or Ctrl-C. Reconnects from
- * the last id after a lost connection. ERR_INTERRUPTED after Ctrl-C.
+ * Follows path until on_event returns false, an `end` event was handled, or Ctrl-C. Begins after
+ * the event with the id `after` (NULL or "" = from the first), and reconnects from the last id
+ * after a lost connection. ERR_INTERRUPTED after Ctrl-C.
  */
-int api_follow(const struct httpc *client, const char *path,
+int api_follow(const struct httpc *client, const char *path, const char *after,
                bool (*on_event)(const struct sse_event *event, void *arg), void *arg,
                struct err *err) SHEAF_MUST_USE;
 

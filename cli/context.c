@@ -86,7 +86,7 @@ static void copy(char *to, size_t size, const json_t *object, const char *key)
 
 int context_load(const char *name, struct context *ret_context, struct err *err)
 {
-    json_t *all;
+    json_t *all = NULL;
     int rc = read_all(&all, err);
 
     if (rc < 0)
@@ -114,7 +114,7 @@ int context_load(const char *name, struct context *ret_context, struct err *err)
 
 int context_save(const struct context *context, struct err *err)
 {
-    json_t *all;
+    json_t *all = NULL;
 
     if (!name_is_valid(context->name))
         return err_set(err, ERR_INVALID_NAME, "'%s' cannot name a context", context->name);
@@ -132,7 +132,7 @@ int context_save(const struct context *context, struct err *err)
 
 int context_list(json_t **ret_list, struct err *err)
 {
-    json_t *all;
+    json_t *all = NULL;
     const char *name;
     json_t *entry;
     int rc = read_all(&all, err);
@@ -154,7 +154,7 @@ int context_list(json_t **ret_list, struct err *err)
 
 int context_use(const char *name, struct err *err)
 {
-    json_t *all;
+    json_t *all = NULL;
     int rc = read_all(&all, err);
 
     if (rc < 0)
@@ -171,7 +171,7 @@ int context_use(const char *name, struct err *err)
 
 int context_remove(const char *name, struct err *err)
 {
-    json_t *all;
+    json_t *all = NULL;
     int rc = read_all(&all, err);
 
     if (rc < 0)

@@ -14,6 +14,7 @@ struct watch {
     char state[24];
     char reason[64];
     char detail[256];
+    char last_id[128];  /* of the events seen: what comes later goes on after it */
     bool until_running; /* stop at running: the log takes over */
 };
 
@@ -54,6 +55,7 @@ static bool on_phase(const struct sse_event *event, void *arg)
 
     if (strcmp(event->event, "state") != 0)
         return true;
+    snprintf(watch->last_id, sizeof(watch->last_id), "%s", event->id);
     if (json_read(event->data, strlen(event->data), &data, &err) < 0)
         return true;
     const char *to = json_text_at(data, "to");
@@ -118,15 +120,15 @@ int follow_job(const struct httpc *client, const char *id)
 
     term_catch_interrupt();
     snprintf(path, sizeof(path), "/api/v1/jobs/%s/events", id);
-    int rc = api_follow(client, path, on_phase, &watch, &err);
+    int rc = api_follow(client, path, NULL, on_phase, &watch, &err);
     if (rc == 0 && !is_final(watch.state)) {
         char logs[160];
         snprintf(logs, sizeof(logs), "/api/v1/jobs/%s/logs?rank=0&follow=1", id);
-        rc = api_follow(client, logs, on_log, NULL, &err);
+        rc = api_follow(client, logs, NULL, on_log, NULL, &err);
     }
-    if (rc == 0) {
+    if (rc == 0 && !is_final(watch.state)) {
         watch.until_running = false;
-        rc = api_follow(client, path, on_phase, &watch, &err);
+        rc = api_follow(client, path, watch.last_id, on_phase, &watch, &err);
     }
     if (rc == -ERR_INTERRUPTED)
         return detached(id);

@@ -118,7 +118,7 @@ static int open_job(const struct args *args, struct httpc *client, json_t **ret_
 static int open_part(const struct args *args, const char *what, json_t **ret_part, struct err *err)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     char path[128];
 
     int rc = open_job(args, &client, &job, err);
@@ -132,7 +132,7 @@ static int open_part(const struct args *args, const char *what, json_t **ret_par
 int verb_show(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     struct err err;
 
     if (open_job(args, &client, &job, &err) < 0)
@@ -201,7 +201,7 @@ static bool on_log(const struct sse_event *event, void *arg)
 int verb_logs(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     char path[256];
     long rank;
     struct err err;
@@ -226,7 +226,7 @@ int verb_logs(const struct args *args)
         snprintf(path + used, sizeof(path) - (size_t)used, "&stream=%s", stream);
     json_decref(job);
     term_catch_interrupt();
-    rc = api_follow(&client, path, on_log, &view, &err);
+    rc = api_follow(&client, path, NULL, on_log, &view, &err);
     return rc < 0 ? command_fail(&err) : EXIT_OK;
 }
 
@@ -263,7 +263,7 @@ int verb_events(const struct args *args)
 {
     struct httpc client;
     json_t *part = NULL;
-    json_t *job;
+    json_t *job = NULL;
     char path[128];
     struct err err;
     size_t i;
@@ -282,7 +282,7 @@ int verb_events(const struct args *args)
         snprintf(path, sizeof(path), "/api/v1/jobs/%.36s/events", json_text_at(job, "id"));
         json_decref(job);
         term_catch_interrupt();
-        rc = api_follow(&client, path, on_event, NULL, &err);
+        rc = api_follow(&client, path, NULL, on_event, NULL, &err);
     }
     return rc < 0 ? command_fail(&err) : EXIT_OK;
 }
@@ -315,7 +315,7 @@ static int wait_for_end(const struct httpc *client, const char *id, uint64_t tim
         alarm((unsigned)(timeout_us / 1000000 + 1));
     }
     snprintf(path, sizeof(path), "/api/v1/jobs/%.36s/events", id);
-    int rc = api_follow(client, path, on_wait, &waiting, err);
+    int rc = api_follow(client, path, NULL, on_wait, &waiting, err);
     bool late = waiting.deadline_us > 0 && clock_mono_us() >= waiting.deadline_us;
     alarm(0);
     if (rc < 0 && late)
@@ -338,7 +338,7 @@ static int end_code(const json_t *job)
 int verb_wait(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *ended = NULL;
     uint64_t timeout_us = 0;
     struct err err;
@@ -366,7 +366,7 @@ int verb_wait(const struct args *args)
 int verb_cancel(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *answer = NULL;
     char path[128];
     struct err err;
@@ -483,7 +483,7 @@ static int get_output(const struct httpc *client, const char *id, const json_t *
 int verb_get(const struct args *args)
 {
     struct httpc client;
-    json_t *job;
+    json_t *job = NULL;
     json_t *part = NULL;
     struct err err;
     long rank;

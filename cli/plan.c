@@ -24,7 +24,41 @@ static const char *rtt_text(json_int_t us, char out[UNITS_TEXT])
     return out;
 }
 
-/* "6 known → 6 ready → 4 of the model → …": only steps that took somebody away, and the last. */
+/* Of a gang: one that is placed has all its links measured, so that 0 means one node. */
+static const char *worst_text(json_int_t us, char out[UNITS_TEXT])
+{
+    if (us <= 0) {
+        snprintf(out, UNITS_TEXT, "one node");
+    } else {
+        char rtt[UNITS_TEXT];
+        snprintf(out, UNITS_TEXT, "worst link %.18s", rtt_text(us, rtt));
+    }
+    return out;
+}
+
+/* What a funnel step leaves, in words. */
+static const char *step_text(const char *step)
+{
+    static const char *const words[][2] = {
+        {"known", "known"},
+        {"ready", "ready"},
+        {"place", "in an allowed place"},
+        {"model", "with the device"},
+        {"memory", "with the memory"},
+        {"host", "with the cpu, memory and disk"},
+        {"price", "under the price"},
+        {"free", "free now"},
+    };
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (strcmp(words[i][0], step) == 0)
+            return words[i][1];
+    }
+    return step;
+}
+
+/* "6 known → 6 ready → 4 with the device": the first, whatever took somebody away, and the last
+ * unless nobody was left before it. */
 static void print_funnel(const json_t *funnel)
 {
     size_t i;
@@ -36,10 +70,10 @@ static void print_funnel(const json_t *funnel)
     {
         json_int_t nodes = json_int_at(step, "nodes");
         bool last = i + 1 == json_array_size(funnel);
-        if (i > 0 && nodes == before && !last)
+        if (i > 0 && nodes == before && (!last || nodes == 0))
             continue;
         printf("%s%s%lld%s %s", i ? " → " : "", tone_on(TONE_BOLD, term.color), (long long)nodes,
-               tone_off(TONE_BOLD, term.color), json_text_at(step, "step"));
+               tone_off(TONE_BOLD, term.color), step_text(json_text_at(step, "step")));
         before = nodes;
     }
     printf("\n");
@@ -89,9 +123,9 @@ static void print_relax(const json_t *relax)
            tone_off(TONE_BOLD, term.color));
     json_array_foreach(relax, i, item)
     {
-        printf("  %-20s %-10s → %s/h, worst link %s\n", json_text_at(item, "field"),
+        printf("  %-20s %-10s → %s/h, %s\n", json_text_at(item, "field"),
                json_text_at(item, "value"), json_text_at(item, "price"),
-               rtt_text(json_int_at(item, "diameter_us"), text));
+               worst_text(json_int_at(item, "diameter_us"), text));
     }
 }
 
@@ -111,9 +145,7 @@ void why_print(const json_t *why)
     if (placed) {
         printf("%splaced%s on ", tone_on(TONE_GOOD, term.color), tone_off(TONE_GOOD, term.color));
         print_names(json_object_get(why, "nodes"));
-        printf("  worst link %s  %s/h\n",
-               json_int_at(why, "diameter_us") > 0 ? rtt_text(json_int_at(why, "diameter_us"), text)
-                                                   : "none (one node)",
+        printf("  %s  %s/h\n", worst_text(json_int_at(why, "diameter_us"), text),
                json_text_at(why, "price"));
     } else {
         printf("%swaits%s: %s  %s\n", tone_on(TONE_BUSY, term.color),
@@ -143,7 +175,13 @@ void plan_print(const json_t *plan)
         printf("\n  %sWHO CAN READ IT%s\n", tone_on(TONE_BOLD, term.color),
                tone_off(TONE_BOLD, term.color));
     json_array_foreach(json_object_get(plan, "trust"), i, line)
-        printf("  %s\n", json_string_value(line));
+    {
+        struct buf text;
+        buf_init(&text, 0);
+        text_wrap(json_string_value(line), 2, term.width, &text);
+        fputs(text.data, stdout);
+        buf_fini(&text);
+    }
 }
 
 void plan_print_offer(const json_t *plan, long nodes, const char *gpu)
@@ -155,8 +193,8 @@ void plan_print_offer(const json_t *plan, long nodes, const char *gpu)
     json_t *item;
 
     if (json_is_true(json_object_get(why, "placed"))) {
-        printf("%ld x %s: now, %s/h, worst link %s, on ", nodes, gpu, json_text_at(why, "price"),
-               nodes > 1 ? rtt_text(json_int_at(why, "diameter_us"), text) : "none");
+        printf("%ld x %s: now, %s/h, %s, on ", nodes, gpu, json_text_at(why, "price"),
+               worst_text(json_int_at(why, "diameter_us"), text));
         print_names(json_object_get(why, "nodes"));
         printf("\n");
     } else {
@@ -164,8 +202,7 @@ void plan_print_offer(const json_t *plan, long nodes, const char *gpu)
     }
     json_array_foreach(relax, i, item)
     {
-        printf("  with %s %s: %s/h, worst link %s\n", json_text_at(item, "field"),
-               json_text_at(item, "value"), json_text_at(item, "price"),
-               rtt_text(json_int_at(item, "diameter_us"), text));
+        printf("  with %s %s: %s/h, %s\n", json_text_at(item, "field"), json_text_at(item, "value"),
+               json_text_at(item, "price"), worst_text(json_int_at(item, "diameter_us"), text));
     }
 }

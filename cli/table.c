@@ -151,13 +151,45 @@ void cell_format(const json_t *object, const struct column *column, bool wide, s
 }
 
 /* Columns on the terminal: multi-byte characters count once. */
-static size_t text_width(const char *text)
+static size_t span_width(const char *text, size_t length)
 {
     size_t width = 0;
 
-    for (; *text != '\0'; text++)
-        width += ((unsigned char)*text & 0xc0) != 0x80;
+    for (size_t i = 0; i < length; i++)
+        width += ((unsigned char)text[i] & 0xc0) != 0x80;
     return width;
+}
+
+static size_t text_width(const char *text)
+{
+    return span_width(text, strlen(text));
+}
+
+void text_wrap(const char *text, unsigned indent, unsigned width, struct buf *out)
+{
+    size_t used = 0;
+
+    while (*text != '\0') {
+        size_t length = strcspn(text, " ");
+        size_t columns = span_width(text, length);
+
+        if (used > 0 && width > 0 && used + 1 + columns > width) {
+            buf_puts(out, "\n");
+            used = 0;
+        }
+        if (used == 0) {
+            buf_printf(out, "%*s", (int)indent, "");
+            used = indent;
+        } else {
+            buf_puts(out, " ");
+            used++;
+        }
+        buf_append(out, text, length);
+        used += columns;
+        text += length;
+        text += strspn(text, " ");
+    }
+    buf_puts(out, "\n");
 }
 
 /* Cuts text to width columns, ending in an ellipsis. */

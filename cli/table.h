@@ -38,6 +38,10 @@ void table_print(const json_t *items, const struct column *columns, const char *
 bool table_machine(const json_t *object, const char *name_key);
 /* Text of one cell, without colour. */
 void cell_format(const json_t *object, const struct column *column, bool wide, struct buf *out);
+/* Breaks text at blanks into lines of `width` columns, each indented; width 0 = one line. Ends with
+ * a line feed. A word longer than a line stands alone.
+ */
+void text_wrap(const char *text, unsigned indent, unsigned width, struct buf *out);
 /* Value at a dotted path; NULL if absent. */
 const json_t *json_at(const json_t *object, const char *path);
 /* Text at a dotted path; "" if absent or null. */

@@ -27,6 +27,7 @@ static bool wants_color(int fd, const char *color)
 {
     const char *force = getenv("CLICOLOR_FORCE");
     const char *none = getenv("NO_COLOR");
+    const char *kind = getenv("TERM");
 
     if (strcmp(color, "always") == 0)
         return true;
@@ -34,7 +35,7 @@ static bool wants_color(int fd, const char *color)
         return false;
     if (force != NULL && force[0] != '\0' && strcmp(force, "0") != 0)
         return true;
-    return isatty(fd) && getenv("TERM") != NULL && strcmp(getenv("TERM"), "dumb") != 0;
+    return isatty(fd) && kind != NULL && strcmp(kind, "dumb") != 0;
 }
 
 void term_init(const char *color)

@@ -108,7 +108,7 @@ static int call_verb(struct verb_call *call, int argc, char **argv)
 static int run(struct config *config, int argc, char **argv)
 {
     struct settings *settings = mem_new(1, sizeof(*settings));
-    struct verb_call call = {.settings = settings};
+    struct verb_call call = {.config = config, .settings = settings};
     bool check = take_flag(&argc, argv, "--check-config");
     bool print = take_flag(&argc, argv, "--print-config");
     struct err err = {0};
@@ -119,7 +119,8 @@ static int run(struct config *config, int argc, char **argv)
     if (!take_output(&argc, argv, &call.json)) {
         code = usage("the only format is: -o json", "");
     } else if (config_load(config, &argc, argv, &err) != 0
-               || settings_read(config, settings, &err) != 0) {
+               || settings_read(config, settings, &err) != 0
+               || settings_recall(config, settings, &err) != 0) {
         fprintf(stderr, "sheaf-worker: %s\n", err.text);
         code = 2;
     } else if (print) {

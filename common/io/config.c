@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/io/fs.h"
 #include "common/io/json.h"
@@ -21,6 +22,7 @@
 enum origin {
     ORIGIN_UNSET,
     ORIGIN_DEFAULT,
+    ORIGIN_SAVED, /* what the program kept from an earlier run */
     ORIGIN_FILE,
     ORIGIN_ENV,
     ORIGIN_FLAG,
@@ -38,6 +40,7 @@ struct config {
     const char *prefix;
     struct value *values; /* one per option */
     size_t count;
+    enum origin file_origin; /* of the file that is being read */
     bool file_loaded;
 };
 
@@ -200,7 +203,7 @@ static char *scalar_text(const json_t *value)
 static int set_from_file(struct config *config, const char *where, const char *key,
                          const json_t *value, struct err *err)
 {
-    struct setting setting = {ORIGIN_FILE, ERR_CONFIG_INVALID, where};
+    struct setting setting = {config->file_origin, ERR_CONFIG_INVALID, where};
     size_t index = 0;
 
     if (find(config, key, strlen(key), &index) == NULL)
@@ -239,13 +242,14 @@ static int load_object(struct config *config, const char *path, json_t *object,
     return 0;
 }
 
-int config_load_file(struct config *config, const char *path, struct err *err)
+static int load_file(struct config *config, const char *path, enum origin origin, struct err *err)
 {
     struct yaml_marks *marks = NULL;
     json_t *value = NULL;
     struct buf text;
     struct err why;
 
+    config->file_origin = origin;
     buf_init(&text, 0);
     int rc = fs_read(path, YAML_MAX_BYTES, &text, &why);
     if (rc != 0) {
@@ -260,11 +264,43 @@ int config_load_file(struct config *config, const char *path, struct err *err)
         else
             rc = load_object(config, path, value, marks, err);
     }
-    if (rc == 0)
-        config->file_loaded = true;
     json_decref(value);
     yaml_marks_free(marks);
     buf_fini(&text);
+    return rc;
+}
+
+int config_load_file(struct config *config, const char *path, struct err *err)
+{
+    int rc = load_file(config, path, ORIGIN_FILE, err);
+
+    if (rc == 0)
+        config->file_loaded = true;
+    return rc;
+}
+
+int config_load_saved(struct config *config, const char *path, struct err *err)
+{
+    return access(path, F_OK) == 0 ? load_file(config, path, ORIGIN_SAVED, err) : 0;
+}
+
+int config_save(const struct config *config, const char *const *skip, const char *path,
+                struct err *err)
+{
+    json_t *kept = json_object();
+
+    for (size_t i = 0; i < config->count; i++) {
+        const struct config_option *option = &config->options[i];
+        bool skipped = option->secret || config->values[i].origin <= ORIGIN_DEFAULT;
+        for (const char *const *key = skip; !skipped && *key != NULL; key++)
+            skipped = strcmp(*key, option->key) == 0;
+        if (!skipped)
+            json_object_set_new(kept, option->key, json_string(config->values[i].text));
+    }
+    char *text = yaml_write(kept);
+    int rc = fs_write(path, text, strlen(text), 0644, err);
+    free(text);
+    json_decref(kept);
     return rc;
 }
 

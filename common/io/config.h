@@ -39,6 +39,15 @@ struct config *config_new(const struct config_option *options, const char *prefi
 void config_free(struct config *config);
 /* Reads the file; every error names file:line:key. ERR_CONFIG_INVALID. */
 int config_load_file(struct config *config, const char *path, struct err *err) SHEAF_MUST_USE;
+/*
+ * What an earlier run kept with config_save: above the defaults, below file, environment and flags.
+ * An absent file is fine.
+ */
+int config_load_saved(struct config *config, const char *path, struct err *err) SHEAF_MUST_USE;
+/* Writes every value that is no default and no secret; skip ends with NULL. ERR_IO, ERR_NO_SPACE.
+ */
+int config_save(const struct config *config, const char *const *skip, const char *path,
+                struct err *err) SHEAF_MUST_USE;
 int config_load_env(struct config *config, struct err *err) SHEAF_MUST_USE;
 /*
  * Consumes --key value, --key=value and --bool / --no-bool from argv; what it does not know stays,

@@ -315,6 +315,7 @@ const char *order_kind_name(enum order_kind kind);
 
 struct order_peer {
     uint64_t node;
+    char name[ROW_NAME]; /* ORDER_PROBE: declared delays go by name */
     char address[ROW_ADDRESS];
     uint32_t port;      /* probe port for ORDER_PROBE, rank's port for ORDER_GO */
     uint32_t port_high; /* ORDER_PROBE: a port of the task range to try TCP on; 0 = none */

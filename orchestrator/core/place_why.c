@@ -7,13 +7,16 @@
 #include "common/pure/units.h"
 #include "orchestrator/core/place_private.h"
 
-/* "12.4 ms", rounded up: what is named as a limit must suffice. */
+/* "12.4 ms", "380 us", rounded up: what is named as a limit must suffice. */
 #define MS_TEXT 24
 static char *format_ms(uint64_t us, char out[MS_TEXT])
 {
     uint64_t tenths = (us + 99) / 100;
 
-    snprintf(out, MS_TEXT, "%" PRIu64 ".%" PRIu64 " ms", tenths / 10, tenths % 10);
+    if (us < 1000)
+        snprintf(out, MS_TEXT, "%" PRIu64 " us", us);
+    else
+        snprintf(out, MS_TEXT, "%" PRIu64 ".%" PRIu64 " ms", tenths / 10, tenths % 10);
     return out;
 }
 
@@ -401,8 +404,8 @@ static void relax_others(struct relaxer *relaxer, const struct job_ask *ask, con
     }
     if (ask->country_count > 0) {
         wider.country_count = 0;
-        relax_one(relaxer, &wider, (struct place_rules){0}, ERR_NO_SUCH_CAPACITY, "countries",
-                  "any");
+        relax_one(relaxer, &wider, (struct place_rules){0}, ERR_NO_SUCH_CAPACITY,
+                  "placement.countries", "any");
         wider = *ask;
     }
     relax_one(relaxer, ask, (struct place_rules){.ignore_busy = true}, ERR_NOT_NOW, "wait",

@@ -88,21 +88,37 @@ void node_settle(struct step *step, struct node *node)
                   &(struct cause){.reason = node->row.reason, .detail = "no work left"});
 }
 
-/* Every offered device has its verdict, and one passed. */
-static bool is_measured(const struct node *node)
+/* The offered devices by what their self-test said. */
+struct proven {
+    uint32_t passed;
+    uint32_t failed;
+    uint32_t waiting;
+};
+
+static struct proven prove(const struct node *node)
 {
-    bool any = false;
+    struct proven proven = {0};
 
     for (uint32_t i = 0; i < CLAIM_MAX_DEVICES; i++) {
         const struct device *device = node->device[i];
         if (device == NULL || !device->row.offered)
             continue;
         if (device->row.tier >= TIER_MEASURED)
-            any = true;
-        else if (!device->failed)
-            return false;
+            proven.passed++;
+        else if (device->failed)
+            proven.failed++;
+        else
+            proven.waiting++;
     }
-    return any;
+    return proven;
+}
+
+/* Every offered device has its verdict, and one passed. */
+static bool is_measured(const struct node *node)
+{
+    struct proven proven = prove(node);
+
+    return proven.waiting == 0 && proven.passed > 0;
 }
 
 void node_settle_probing(struct step *step, struct node *node)
@@ -504,6 +520,18 @@ void device_act(struct step *step, struct device *device, struct node *node)
                                                  .device_count = 1}});
 }
 
+/* Nothing here can be placed until a new session or a wish: the owner reads why in the status. */
+static void note_failed(struct step *step, struct node *node, const struct cause *cause)
+{
+    struct proven proven = prove(node);
+    struct row row = {.kind = ROW_NODE, .node = node->row};
+
+    if (node->row.state != NODE_PROBING || proven.waiting > 0 || proven.passed > 0)
+        return;
+    set_cause(&row.node, cause);
+    step_emit(step, &row);
+}
+
 void node_selftest(struct step *step, const struct ev_selftest *test)
 {
     struct node *node = table_get(&step->world->nodes, test->node);
@@ -526,9 +554,11 @@ void node_selftest(struct step *step, const struct ev_selftest *test)
     step_emit(step, &row);
     device->failed = !passed;
     step->world->capacity++;
-    emit_event(step, node, node->row.state,
-               &(struct cause){.reason = passed ? ERR_SELFTEST_PASSED : ERR_SELFTEST_FAILED,
-                               .detail = test->detail});
+    const struct cause cause = {.reason = passed ? ERR_SELFTEST_PASSED : ERR_SELFTEST_FAILED,
+                                .detail = test->detail};
+    emit_event(step, node, node->row.state, &cause);
+    if (!passed)
+        note_failed(step, node, &cause);
     enum node_state before = node->row.state;
     node_settle_probing(step, node);
     if (before != node->row.state)

@@ -99,6 +99,7 @@ static void add_peer(struct order *order, struct order_peer *peers, const struct
     peer->node = node->row.id;
     peer->port = node->row.probe_port;
     peer->port_high = node->row.port_high;
+    memcpy(peer->name, node->row.name, sizeof(peer->name));
     memcpy(peer->address, node->row.address, sizeof(peer->address));
 }
 

@@ -102,7 +102,8 @@ static void on_deposed(void *arg)
 
 /*
  * After a reload the world is older than what we told it: keys are set anew, links are news again.
- * Sessions stay; a worker repeats what was not acknowledged.
+ * Nobody is connected in it, so every worker says hello again; it repeats what was not
+ * acknowledged.
  */
 static void on_reload(const struct world *world, void *arg)
 {
@@ -122,6 +123,7 @@ static void on_reload(const struct world *world, void *arg)
             drop_key(fleet, key); /* the last entry takes the hole */
     }
     world_each_node(world, load_node, fleet);
+    workers_greet_again(fleet);
 }
 
 struct engine_hooks fleet_hooks(struct fleet *fleet)

@@ -78,6 +78,8 @@ void workers_order(struct fleet *fleet, const struct order *order);
 void workers_welcome(struct fleet *fleet, uint64_t node);
 void workers_welcome_all(struct fleet *fleet);
 void workers_status(struct fleet *fleet, uint64_t node);
+/* Closes every session, so that each worker says again what it holds. */
+void workers_greet_again(struct fleet *fleet);
 void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq);
 void workers_tick(struct fleet *fleet, int64_t now_us);
 

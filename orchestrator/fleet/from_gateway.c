@@ -113,19 +113,14 @@ static int convert_submit(struct conversion *at)
     struct ev_submit *out = &at->event->submit;
     struct command_memory *memory = at->memory;
     int rc = take_spec(at, &at->command->submit->spec_json);
-    char pointer[64];
 
+    if (rc == 0)
+        rc = spec_check_packed(&memory->spec, at->err);
     if (rc)
         return rc;
     memory->contents = mem_new(memory->spec.file_count, sizeof(*memory->contents));
-    for (uint32_t i = 0; i < memory->spec.file_count; i++) {
-        if (memory->spec.files[i].size == 0) {
-            snprintf(pointer, sizeof(pointer), "/files/%" PRIu32 "/sha256", i);
-            return err_set_at(at->err, ERR_FIELD_MISSING, pointer,
-                              "the file was not packed and uploaded");
-        }
+    for (uint32_t i = 0; i < memory->spec.file_count; i++)
         memcpy(memory->contents[i], memory->spec.files[i].sha256, 32);
-    }
     out->uid = uuid_new();
     out->name = memory->spec.name;
     out->project = memory->spec.project;

@@ -67,6 +67,7 @@ static struct peer_list peer_list_make(const struct order_seal *seal, const stru
 
         sheaf__peer__init(peer);
         peer->node = from->node;
+        peer->name = wire_text(from->name);
         peer->address = wire_text(from->address);
         peer->port = from->port;
         peer->rank = peer_rank(order, i);

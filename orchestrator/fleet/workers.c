@@ -73,6 +73,25 @@ static void refuse(const struct arrival *at, bool close, const struct err *err)
     answer_error(at, &at->envelope->session, at->envelope->seq, close, err);
 }
 
+void workers_greet_again(struct fleet *fleet)
+{
+    struct err err = {0};
+
+    err_set(&err, ERR_WIRE_STATE, "the orchestrator read its state anew; say hello");
+    for (uint32_t i = 0; i < sessions_count(fleet->sessions); i++) {
+        struct session *session = sessions_at(fleet->sessions, i);
+        struct buf bytes;
+
+        if (!session->open)
+            continue;
+        buf_init(&bytes, FRAME_MAX);
+        to_worker_error(session->nonce, SESSION_NONCE, &err, 0, true, &bytes);
+        session_send(fleet, session, &bytes);
+        buf_fini(&bytes);
+        session_close(session); /* unsent: its next heartbeat is told the same */
+    }
+}
+
 void workers_order(struct fleet *fleet, const struct order *order)
 {
     struct session *session = session_open_of(fleet, order->node);
@@ -281,8 +300,10 @@ static void take_body(const struct arrival *at)
 
     switch (at->envelope->body_case) {
     case SHEAF__ENVELOPE__BODY_HEARTBEAT:
+        send_ack(at->fleet, at->session); /* a sign of our life for a sign of its */
+        return;
     case SHEAF__ENVELOPE__BODY_ONLY_ACK:
-        return; /* a sign of life, which was noted */
+        return;
     case SHEAF__ENVELOPE__BODY_TASK_EVENT:
         rc = from_worker_task(&at->frame, at->envelope->task_event, &box, &err);
         finish(at, rc, box, &err);

@@ -459,8 +459,12 @@ static void on_commanded(const struct err *err, const Sheaf__CommandReply *reply
     bool planned = route->fill == fill_plan && reply->body_json.len > 0;
     if (reply->code[0] != '\0' && !planned) {
         api_reply_error(reply, &refused);
-        /* Cancelling what has ended is no mistake: the job as it is, 200. */
-        if (refused.code == ERR_ALREADY_TERMINAL && route->fill == fill_cancel) {
+        /*
+         * Cancelling what has ended is no mistake: the job as it is, 200. A core that was restarted
+         * no longer knows ended jobs; the table does, or says 404 itself.
+         */
+        if (route->fill == fill_cancel
+            && (refused.code == ERR_ALREADY_TERMINAL || refused.code == ERR_NOT_FOUND)) {
             api_query(gateway, call);
             return;
         }

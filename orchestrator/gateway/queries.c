@@ -51,6 +51,8 @@
     " 'exit_code', case when j.state in " FINAL_STATES " then j.exit_code end," \
     " 'epoch', j.epoch, 'attempts', j.attempts, 'attempt_id', a.uid," \
     " 'price_per_hour', " MONEY("a.price") ", 'diameter_us', a.diameter_us," \
+    " 'hold', " MONEY("(select coalesce(sum(h.amount), 0) from transfer h" \
+    " where h.job = j.id and h.kind = 'hold')") "," \
     " 'held', " MONEY("j.held") ", 'charged', " MONEY("j.charged") "," \
     " 'currency', j.spec::json #>> '{budget,currency}'"
 

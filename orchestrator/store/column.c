@@ -19,6 +19,7 @@ enum {
 
 /* -- names of enums ---------------------------------------------------------------------------- */
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): names of types and members take none. */
 #define NAMES(id, type, namer, parser, limit)                                                      \
     static const char *id##_name(int value)                                                        \
     {                                                                                              \
@@ -80,6 +81,7 @@ NAMES(actor_of, err_actor, err_actor_name, actor_parse, ERR_ACTOR_PLATFORM + 1)
     {                                                                                              \
 #field, COLUMN_ENUM_NULL, false, AT(member, field), 0, SIZE(member, field), &names##_names \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static const struct column CONTROL[] = {
     COL(control, next_id, U64),

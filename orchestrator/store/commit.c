@@ -11,7 +11,7 @@
  * the batch is in, or it never will be.
  */
 #include <endian.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/io/clock.h"
@@ -64,7 +64,8 @@ static void watch_end(struct store *store)
 
 static void timer_start(struct store *store, uint32_t milliseconds)
 {
-    struct timeval after = {.tv_sec = milliseconds / 1000, .tv_usec = (milliseconds % 1000) * 1000};
+    struct timeval after = {.tv_sec = milliseconds / 1000,
+                            .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
 
     BUG_ON(event_add(store->timer, &after) != 0);
 }
@@ -361,16 +362,11 @@ static void resolve(struct store *store)
 
 static void take_read_back(struct store *store, const PGresult *result)
 {
-    unsigned long long session = 0;
-    unsigned long long batch = 0;
-
     store->read_back_led = PQntuples(result) == 1;
     if (!store->read_back_led)
         return;
-    (void)sscanf(PQgetvalue(result, 0, 0), "%19llu", &session);
-    (void)sscanf(PQgetvalue(result, 0, 1), "%19llu", &batch);
-    store->read_back_session = session;
-    store->read_back_batch = batch;
+    store->read_back_session = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
+    store->read_back_batch = strtoull(PQgetvalue(result, 0, 1), NULL, 10);
 }
 
 /* The first error of a pipeline is the one that counts. False: the connection is of no use. */

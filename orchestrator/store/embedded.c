@@ -16,6 +16,7 @@
 #include "common/io/clock.h"
 #include "common/io/fs.h"
 #include "common/pure/id.h"
+#include "common/pure/mem.h"
 #include "orchestrator/store/store.h"
 #include "orchestrator/store/store_private.h"
 
@@ -190,13 +191,14 @@ static int site_run(const struct site *site, const char *const arguments[], stru
 {
     char program[FS_PATH];
     char *argv[16] = {program};
+    size_t words = 1;
     int pipe_fd[2];
 
     if (fs_path(program, "%s/%s", site->bin, arguments[0]) != 0 || pipe2(pipe_fd, O_CLOEXEC) != 0)
         return err_set(err, ERR_IO, "cannot run %s", arguments[0]);
-    for (size_t i = 1; arguments[i] != NULL; i++) {
-        BUG_ON(i >= 15);
-        argv[i] = strdup(arguments[i]);
+    for (; arguments[words] != NULL; words++) {
+        BUG_ON(words >= 15);
+        argv[words] = mem_strdup(arguments[words]);
     }
     pid_t child = fork();
     if (child == 0)
@@ -209,7 +211,7 @@ static int site_run(const struct site *site, const char *const arguments[], stru
             ;
     }
     close(pipe_fd[0]);
-    for (size_t i = 1; argv[i] != NULL; i++)
+    for (size_t i = 1; i < words; i++)
         free(argv[i]);
     if (child < 0 || !WIFEXITED(status))
         return err_set(err, ERR_IO, "%s did not run to its end", arguments[0]);
@@ -440,7 +442,7 @@ static PGconn *connect_patiently(const char *conninfo)
             || clock_mono_us() - began > patience_us)
             return connection;
         PQfinish(connection);
-        nanosleep(&(struct timespec){.tv_nsec = 50 * 1000 * 1000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     }
 }
 

@@ -461,7 +461,7 @@ static void count_commit(struct engine *engine, const struct turn *turn)
 static void start_pause(struct engine *engine)
 {
     struct timeval after = {.tv_sec = engine->pause_ms / 1000,
-                            .tv_usec = (engine->pause_ms % 1000) * 1000};
+                            .tv_usec = (suseconds_t)(engine->pause_ms % 1000) * 1000};
 
     engine->paused = true;
     engine->pause_ms = 2 * engine->pause_ms < PAUSE_MAX_MS ? 2 * engine->pause_ms : PAUSE_MAX_MS;

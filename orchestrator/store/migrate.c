@@ -94,9 +94,8 @@ static int read_applied(PGconn *connection, struct applied *applied, uint32_t co
     PGresult *result = PQexec(connection, SQL_APPLIED);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
     for (int i = 0; failed == 0 && i < PQntuples(result); i++) {
-        unsigned version = 0;
-        if (sscanf(PQgetvalue(result, i, 0), "%9u", &version) != 1 || version == 0
-            || version > count) {
+        unsigned long version = strtoul(PQgetvalue(result, i, 0), NULL, 10);
+        if (version == 0 || version > count) {
             failed = err_set(err, ERR_SCHEMA_VERSION,
                              "the database has migration %s, this program knows %u",
                              PQgetvalue(result, i, 0), count);
@@ -106,9 +105,7 @@ static int read_applied(PGconn *connection, struct applied *applied, uint32_t co
         entry->present = true;
         snprintf(entry->name, sizeof(entry->name), "%s", PQgetvalue(result, i, 1));
         snprintf(entry->sha256, sizeof(entry->sha256), "%s", PQgetvalue(result, i, 2));
-        long long at = 0;
-        (void)sscanf(PQgetvalue(result, i, 3), "%18lld", &at);
-        entry->applied_us = at;
+        entry->applied_us = strtoll(PQgetvalue(result, i, 3), NULL, 10);
     }
     PQclear(result);
     return failed;

@@ -1,7 +1,7 @@
 #include "orchestrator/store/policy_json.h"
 
 #include <stddef.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct field {
@@ -93,7 +93,8 @@ int policy_from_json(const json_t *value, const char *version, struct policy *re
                      struct err *err)
 {
     struct policy policy;
-    unsigned number = 0;
+    char *end;
+    unsigned long number = strtoul(version, &end, 10);
 
     policy_default(&policy);
     /* jansson iterates through non-const pointers alone; nothing is changed. */
@@ -107,9 +108,9 @@ int policy_from_json(const json_t *value, const char *version, struct policy *re
             failed = field_set(&policy, name, member, err);
     }
     json_decref(object);
-    if (failed == 0 && sscanf(version, "%9u", &number) != 1)
+    if (failed == 0 && (end == version || *end != '\0' || number > INT32_MAX))
         failed = err_set(err, ERR_STATE_CORRUPT, "policy version %s", version);
-    policy.version = number;
+    policy.version = (uint32_t)number;
     if (failed == 0)
         failed = policy_check(&policy, err);
     if (failed == 0)

@@ -67,6 +67,9 @@ static const char *const LOAD_WHERE[ROW_KIND_COUNT] = {
     [ROW_LEASE] = " WHERE " LIVE_ATTEMPTS,
     [ROW_LEASE_SLOT] = " WHERE live OR lease IN (SELECT id FROM lease WHERE " LIVE_ATTEMPTS ")",
     [ROW_JOB_OUTPUT] = " WHERE " LIVE_ATTEMPTS,
+    /* The newest of each node, by the index of (node, seq): one sent again is known by it. */
+    [ROW_RECEIPT] = " WHERE id IN (SELECT newest.id FROM node n CROSS JOIN LATERAL (SELECT r.id"
+                    " FROM receipt r WHERE r.node = n.id ORDER BY r.seq DESC LIMIT 1) newest)",
 };
 
 char *statement_write_name(enum row_kind kind, char out[STATEMENT_TEXT])

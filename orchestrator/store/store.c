@@ -128,10 +128,7 @@ static int server_check(PGconn *connection, struct err *err)
 
 static uint64_t value_u64(const PGresult *result, int row, int column)
 {
-    unsigned long long value = 0;
-
-    (void)sscanf(PQgetvalue(result, row, column), "%19llu", &value);
-    return value;
+    return strtoull(PQgetvalue(result, row, column), NULL, 10);
 }
 
 /* Waits for a batch of the old leader that is still landing; every later one is refused. */

@@ -506,6 +506,14 @@ static void a_full_world_is_loaded(void **state)
     world_count(engine_world(place->engine), &counts);
     assert_int_equal(counts.jobs_by_state[JOB_RUNNING], 1);
     assert_int_equal(counts.slots_leased, 1);
+    /* A receipt that the worker sends again is known by its number, not refused by a constraint. */
+    struct event_box *again = event_box_new(EV_RECEIPT);
+    again->event.receipt.node = FIXTURE_NODE_A;
+    again->event.receipt.seq = 9;
+    engine_post(place->engine, again);
+    spin(place, 200);
+    assert_int_equal(engine_counters(place->engine).quarantined, 0);
+    assert_int_equal(engine_counters(place->engine).reloads, 0);
     place_close(place);
 }
 

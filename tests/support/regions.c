@@ -405,7 +405,7 @@ static int open_tun(const char *name, unsigned index)
     struct ifreq request = {.ifr_flags = IFF_TUN | IFF_NO_PI};
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
-    snprintf(request.ifr_name, sizeof(request.ifr_name), "%.10s%u", name, index);
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%.10s%u", name, index % MAX_REGIONS);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &request) < 0)
         fail("cannot make a TUN device");
     return fd;

@@ -65,31 +65,43 @@ static void die(const char *what, const struct err *err)
     exit(1);
 }
 
+/* Borrowed by claims that outlive the function that fills them. */
+static struct {
+    char region[8];
+    char country[8];
+    char address[16];
+    char runtime[16];
+    char version[32];
+    char class[8];
+    char model[16];
+    char driver[8];
+} said = {"sim", "DE", "127.0.0.1", "simulated", SHEAF_VERSION, "gpu", "simulated", "0"};
+
 static void fill_claim(struct sim *sim, Sheaf__Claim *claim, Sheaf__ClaimDevice *device,
                        Sheaf__ClaimDevice **list, char (*uuids)[48])
 {
     sheaf__claim__init(claim);
     claim->name = sim->name;
-    claim->region = (char[]){"sim"};
-    claim->country = (char[]){"DE"};
-    claim->address = (char[]){"127.0.0.1"};
+    claim->region = said.region;
+    claim->country = said.country;
+    claim->address = said.address;
     claim->port_low = 30000;
     claim->port_high = 30010;
     claim->probe_port = 30011;
     claim->cpu_milli = 64000;
     claim->memory_mib = 1u << 18;
     claim->disk_mib = 1u << 20;
-    claim->runtime = (char[]){"simulated"};
-    claim->version = (char[]){SHEAF_VERSION};
+    claim->runtime = said.runtime;
+    claim->version = said.version;
     claim->price_micro = price;
     for (unsigned d = 0; d < devices; d++) {
         sheaf__claim_device__init(&device[d]);
         snprintf(uuids[d], sizeof(uuids[d]), "SIM-%s-%u", sim->name, d);
         device[d].uuid = uuids[d];
-        device[d].device_class = (char[]){"gpu"};
-        device[d].vendor = (char[]){"simulated"};
-        device[d].model = (char[]){"simulated"};
-        device[d].driver = (char[]){"0"};
+        device[d].device_class = said.class;
+        device[d].vendor = said.model;
+        device[d].model = said.model;
+        device[d].driver = said.driver;
         device[d].memory_mib = MEMORY_MIB;
         device[d].offered = true;
         list[d] = &device[d];

@@ -257,6 +257,7 @@ static void on_prepare(struct agent *agent, const Sheaf__Order *order, struct ta
                                                                : SPEC_MAX_GPUS_PER_NODE);
     check_prepare(agent, prepare, event, &err);
     agent_event(agent, event);
+    event->detail = NULL; /* it was err's */
 }
 
 static void dispatch(struct agent *agent, const Sheaf__Order *order)

@@ -14,6 +14,8 @@
 #define WELCOME_MS    5000u
 #define BACKOFF_MIN   200u
 #define BACKOFF_MAX   10000u
+/* A new gateway may refuse us before it has read the keys, and ZeroMQ then gives up for good. */
+#define REFUSED_CHECK_MS 2000u
 /* A gateway that gives more than this wants to be told nothing about credit. */
 #define CREDIT_MAX ((uint64_t)1 << 40)
 
@@ -119,7 +121,7 @@ static void deliver(struct bulk *bulk, const Sheaf__Bulk *message)
             return;
         bulk->up = true;
         bulk->backoff_ms = BACKOFF_MIN;
-        evtimer_del(bulk->timer);
+        arm(bulk, REFUSED_CHECK_MS);
         add_credit(bulk, message->welcome->credit);
         log_info("bulk", "up", "endpoint=%s", bulk->gateway[bulk->current].endpoint);
         bulk->hooks.on_up(bulk->hooks.arg);
@@ -188,8 +190,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (bulk->socket)
-        bulk_redial(bulk, "no welcome");
+    if (bulk->up && !zsock_was_refused(bulk->socket))
+        arm(bulk, REFUSED_CHECK_MS);
+    else if (bulk->socket)
+        bulk_redial(bulk, bulk->up ? "the gateway refused our key" : "no welcome");
     else if (bulk->gateway_count > 0)
         dial(bulk);
 }

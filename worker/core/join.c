@@ -268,7 +268,8 @@ static int enrol(struct join *join, struct err *err)
     memcpy(join->node.server_key, join->token.server_key, KEY_SIZE);
     memcpy(join->node.sign_key, join->token.sign_key, KEY_SIZE);
     join->node.joined_us = clock_wall_us();
-    return home_save(settings, &join->node, err);
+    rc = settings_keep(join->call->config, settings, err);
+    return rc == 0 ? home_save(settings, &join->node, err) : rc;
 }
 
 /* Under the lock: two joins at once would make two nodes of one machine. */

@@ -12,8 +12,9 @@
 #define SESSION_PROTOCOL 1u
 /* A welcome that does not come in this time: try the next endpoint. */
 #define WELCOME_US INT64_C(5000000)
-/* Dead connections are found by ZeroMQ's own heartbeats; this finds an orchestrator that hangs. */
-#define SILENCE_US      INT64_C(300000000)
+/* Every heartbeat is answered: so many without an answer, and at least so long, and it is dead. */
+#define SILENCE_BEATS   3
+#define SILENCE_MIN_US  INT64_C(5000000)
 #define BACKOFF_MIN_MS  100u
 #define BACKOFF_MAX_MS  10000u
 #define HEARTBEAT_MIN   500u
@@ -137,6 +138,24 @@ static void end(struct session *session, const char *code, const char *detail)
     session->hooks.on_closed(code, detail, session->hooks.arg);
 }
 
+static void no_answer(struct session *session)
+{
+    if (zsock_was_refused(session->socket))
+        end(session, "not-enrolled",
+            "the orchestrator does not know this machine's key: it left or was removed there, or "
+            "this state folder is not the one that joined; fix: sheaf-worker join TOKEN with a new "
+            "--state");
+    else
+        end(session, "unreachable", "no answer to hello");
+}
+
+static int64_t silence_us(const struct session *session)
+{
+    int64_t beats_us = (int64_t)session->heartbeat_ms * 1000 * SILENCE_BEATS;
+
+    return beats_us > SILENCE_MIN_US ? beats_us : SILENCE_MIN_US;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct session *session = arg;
@@ -148,12 +167,12 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (!session->up) {
         if (session->hello_sent)
-            end(session, "unreachable", "no answer to hello");
+            no_answer(session);
         else
             dial(session);
         return;
     }
-    if (now_us - session->heard_us > SILENCE_US) {
+    if (now_us - session->heard_us > silence_us(session)) {
         end(session, "unreachable", "the orchestrator is silent");
         return;
     }
@@ -198,6 +217,8 @@ static void deliver(struct session *session, const Sheaf__Envelope *envelope)
     case SHEAF__ENVELOPE__BODY_WELCOME:
         if (!session->up)
             on_welcome(session, envelope->welcome);
+        else /* the gateways moved */
+            session->hooks.on_welcome(envelope->welcome, session->hooks.arg);
         break;
     case SHEAF__ENVELOPE__BODY_ORDER:
         if (session->up)

@@ -243,6 +243,28 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     return 0;
 }
 
+int settings_recall(struct config *config, struct settings *settings, struct err *err)
+{
+    char path[FS_PATH];
+    int rc = settings_path(settings, "settings.yaml", path, err);
+
+    if (rc == 0)
+        rc = config_load_saved(config, path, err);
+    if (rc == 0)
+        rc = settings_read(config, settings, err);
+    return rc;
+}
+
+int settings_keep(const struct config *config, const struct settings *settings, struct err *err)
+{
+    /* Where the file is, and what is a matter of one run. */
+    static const char *const skip[] = {"state", "log-level", NULL};
+    char path[FS_PATH];
+    int rc = settings_path(settings, "settings.yaml", path, err);
+
+    return rc == 0 ? config_save(config, skip, path, err) : rc;
+}
+
 uint32_t settings_rtt(const struct settings *settings, const char *name, const char *address,
                       uint32_t port, uint32_t measured_us)
 {

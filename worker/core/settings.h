@@ -46,6 +46,15 @@ const struct config_option *settings_options(void);
 /* ERR_CONFIG_INVALID with the key. */
 int settings_read(const struct config *config, struct settings *ret_settings,
                   struct err *err) SHEAF_MUST_USE;
+/*
+ * Reads the options again, above those that join kept in the state folder: below file, environment
+ * and flags. *settings is replaced.
+ */
+int settings_recall(struct config *config, struct settings *settings,
+                    struct err *err) SHEAF_MUST_USE;
+/* Keeps the options that were given in STATE/settings.yaml. ERR_IO, ERR_NO_SPACE. */
+int settings_keep(const struct config *config, const struct settings *settings,
+                  struct err *err) SHEAF_MUST_USE;
 /* max(measured, declared); measured 0 (no answer) stays 0. name may be empty. */
 uint32_t settings_rtt(const struct settings *settings, const char *name, const char *address,
                       uint32_t port, uint32_t measured_us);

@@ -216,6 +216,7 @@ static void repeat_news(const struct rank_task *task, struct task_actions *out)
         [TASK_PHASE_DONE] = RANK_NEWS_DONE,          [TASK_PHASE_REFUSED] = RANK_NEWS_REFUSED,
     };
 
+    BUG_ON((unsigned)task->phase >= TASK_PHASE_COUNT);
     if (!task->forgotten)
         news(task, newest[task->phase], out);
 }
@@ -542,7 +543,6 @@ static void on_started(struct tasks *tasks, struct rank_task *task, const struct
 
 static void set_exit(struct rank_task *task, const struct task_event *event)
 {
-    char detail[256] = "";
 
     task->exit_code = event->exit_code;
     if (task->used_ms < event->used_ms)
@@ -559,9 +559,7 @@ static void set_exit(struct rank_task *task, const struct task_event *event)
         set_end(task, ERR_RANK_FAILED, FAIL_USER,
                 "killed at its memory limit: raise resources.memory");
     } else {
-        snprintf(detail, sizeof(detail), "exit code %d%s%s", event->exit_code,
-                 event->detail && event->detail[0] ? ", " : "", event->detail ? event->detail : "");
-        set_end(task, ERR_RANK_FAILED, FAIL_USER, detail);
+        set_end(task, ERR_RANK_FAILED, FAIL_USER, event->detail);
     }
 }
 

@@ -193,6 +193,30 @@ static void test_cells_show_units_ages_and_lists(void **state)
     assert_int_equal(time_parse("1970-01-02T00:00:01.250Z"), 86401250000LL);
 }
 
+static void test_long_text_is_wrapped_to_the_terminal(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned width;
+        const char *wrapped;
+    } cases[] = {
+        {"one two  three", 0, "  one two three\n"},
+        {"one two three", 9, "  one two\n  three\n"},
+        {"é é é", 5, "  é é\n  é\n"},
+        {"unbreakable x", 6, "  unbreakable\n  x\n"},
+        {"", 10, "\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct buf buf;
+        buf_init(&buf, 0);
+        text_wrap(cases[i].text, 2, cases[i].width, &buf);
+        assert_string_equal(buf.data, cases[i].wrapped);
+        buf_fini(&buf);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +227,7 @@ int main(void)
         cmocka_unit_test(test_exit_codes_follow_the_error),
         cmocka_unit_test(test_an_event_stream_reads_the_same_however_it_is_cut),
         cmocka_unit_test(test_cells_show_units_ages_and_lists),
+        cmocka_unit_test(test_long_text_is_wrapped_to_the_terminal),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -235,9 +235,36 @@ static void test_print_tells_origins_and_no_secret(void **state)
     config_free(again);
 }
 
+static void test_what_was_kept_stands_between_default_and_file(void **state)
+{
+    static const char *const skip[] = {"state", NULL};
+    struct fixture *f = *state;
+    struct config *again = config_new(options, "SHEAF_T");
+    char kept[80];
+
+    snprintf(kept, sizeof(kept), "%s.kept", f->path);
+    assert_int_equal(config_load_saved(again, kept, &f->err), 0);
+    write_file(f, "port: 2\nprice: '0.70'\nstate: /x\npassword: swordfish\n");
+    assert_int_equal(config_load_file(f->config, f->path, &f->err), 0);
+    assert_int_equal(config_save(f->config, skip, kept, &f->err), 0);
+    assert_int_equal(config_load_saved(again, kept, &f->err), 0);
+    assert_int_equal(config_int(again, "port"), 2);
+    assert_int_equal(config_int(again, "price"), 700000);
+    assert_null(config_text(again, "state"));
+    assert_string_equal(config_text(again, "password"), "hunter2");
+    write_file(f, "port: 3\n");
+    assert_int_equal(config_load_file(again, f->path, &f->err), 0);
+    assert_int_equal(config_load_saved(again, kept, &f->err), 0);
+    assert_int_equal(config_int(again, "port"), 3);
+    unlink(kept);
+    config_free(again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_was_kept_stands_between_default_and_file, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_defaults_hold_until_something_is_said, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_flag_beats_environment_beats_file_beats_default,

@@ -90,8 +90,11 @@ static void test_failed_selftest_is_never_placed(void **state)
     struct node_claim claim = bench_claim(0, 1, 49152);
     bench_enrol(&bench, &claim);
     bench_hello(&bench, 0, &claim);
+    assert_int_equal(bench_orders(&bench, ORDER_SELFTEST, 0), 1);
     bench_selftest(&bench, 0, 0, false, 24576);
     assert_int_equal(row_of(0)->state, NODE_PROBING);
+    assert_int_equal(row_of(0)->reason, ERR_SELFTEST_FAILED);
+    assert_int_equal(count_effects(FX_NODE_STATUS), 1); /* who joins waits for it */
     assert_int_equal(world_device(bench.world, bench.node[0], 0)->tier, TIER_CLAIMED);
     assert_int_equal(world_device(bench.world, bench.node[0], 0)->measured_mib, 0);
     struct uuid job = bench_submit(&bench, 1, 1).object;
@@ -100,6 +103,24 @@ static void test_failed_selftest_is_never_placed(void **state)
     struct world_counts counts;
     world_count(bench.world, &counts);
     assert_int_equal(counts.measured_mib, 0);
+    bench_wait(&bench, 3600 * BENCH_SECOND); /* not again by itself */
+    assert_int_equal(bench_orders(&bench, ORDER_SELFTEST, 0), 0);
+    assert_int_equal(row_of(0)->reason, ERR_SELFTEST_FAILED);
+    bench_hello(&bench, 0, &claim);
+    assert_int_equal(bench_orders(&bench, ORDER_SELFTEST, 0), 1);
+}
+
+static void test_a_device_that_fails_beside_a_good_one(void **state)
+{
+    (void)state;
+    struct node_claim claim = bench_claim(0, 2, 8192);
+    bench_enrol(&bench, &claim);
+    bench_hello(&bench, 0, &claim);
+    bench_selftest(&bench, 0, 0, false, 0);
+    assert_int_equal(row_of(0)->reason, ERR_SESSION_STARTED); /* the other is still at it */
+    bench_selftest(&bench, 0, 1, true, 8000);
+    assert_int_equal(row_of(0)->state, NODE_READY);
+    assert_int_equal(world_device(bench.world, bench.node[0], 0)->tier, TIER_CLAIMED);
 }
 
 static struct reply enrol_as(uint8_t machine, uint8_t key, const uint8_t join[32])
@@ -476,6 +497,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_join_probe_ready),
         CASE(test_failed_selftest_is_never_placed),
+        CASE(test_a_device_that_fails_beside_a_good_one),
         CASE(test_enrolment),
         CASE(test_unknown_degrades_lost_recovers),
         CASE(test_mass_silence_is_ours),

@@ -824,6 +824,33 @@ static void test_set_up_tokens_are_the_systems_own(void **state)
     assert_string_equal(told, "sht_first");
 }
 
+static void test_a_heartbeat_is_answered(void **state)
+{
+    struct stage *stage = *state;
+    struct peer peer;
+
+    worker_join(stage, &peer);
+    worker_beat(&peer);
+    until(stage, &peer, received, 2);
+    assert_int_equal(worker_read(&peer, 1)->body_case, SHEAF__ENVELOPE__BODY_ONLY_ACK);
+    peer_close(&peer);
+}
+
+static void test_after_a_reload_workers_say_hello_again(void **state)
+{
+    struct stage *stage = *state;
+    struct peer peer;
+
+    worker_join(stage, &peer);
+    stage->hooks.on_reload(stage->engine.world, stage->hooks.arg);
+    until(stage, &peer, received, 2);
+    assert_string_equal(worker_read(&peer, 1)->error->code, "wrong-state");
+    assert_true(worker_read(&peer, 1)->error->close);
+    assert_memory_equal(worker_read(&peer, 1)->session.data, peer.nonce, SESSION_NONCE);
+    assert_int_equal(fleet_counters(stage->fleet).sessions, 0);
+    peer_close(&peer);
+}
+
 static void test_a_reload_tells_keys_anew(void **state)
 {
     struct stage *stage = *state;
@@ -861,6 +888,8 @@ int main(void)
         STAGED(test_commands_are_answered_after_their_commit),
         STAGED(test_hints_are_published_after_commits),
         STAGED(test_set_up_tokens_are_the_systems_own),
+        STAGED(test_a_heartbeat_is_answered),
+        STAGED(test_after_a_reload_workers_say_hello_again),
         STAGED(test_a_reload_tells_keys_anew),
     };
 
