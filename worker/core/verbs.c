@@ -157,7 +157,6 @@ static int set_paused(const struct verb_call *call, bool paused)
     json_t *request = request_of(paused ? "pause" : "resume");
     int rc;
 
-    json_object_set_new(request, "now", json_boolean(call->now));
     rc = ask_and_print(call, request, &err);
     if (rc == -ERR_UNREACHABLE) {
         rc = home_load_owner(call->settings, &owner, &err);
