@@ -67,10 +67,10 @@ struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id
     agent->task[slot] = task;
     task->agent = agent;
     task->id = *id;
-    if (fs_path(task->dir, "%s/tasks/%s-%u", agent->settings->state,
-                hex_format(record->attempt_uid, 16, uid), id->rank)
-        != 0)
-        BUG_ON("a state folder's path that settings accepted is too long");
+    /* Settings refused a state folder whose paths would not fit. */
+    BUG_ON(fs_path(task->dir, "%s/tasks/%s-%u", agent->settings->state,
+                   hex_format(record->attempt_uid, 16, uid), id->rank)
+           != 0);
     task->port = record->port;
     read_order(agent, task);
     return task;

@@ -488,7 +488,7 @@ static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, vo
     assert_int_equal(exit->code, 10);
     for (int i = 0; i < 8; i++) {
         if (crowd->trial[i].task == task) {
-            crowd->uid[i] = atoi(trial_log(&crowd->trial[i], 0, 1));
+            crowd->uid[i] = (int)strtol(trial_log(&crowd->trial[i], 0, 1), NULL, 10);
             crowd->trial[i].task = NULL;
         }
         left += crowd->trial[i].task != NULL;
@@ -546,8 +546,10 @@ static void test_folders_may_be_deeper_than_socket_paths(void **state)
     (void)state;
     need_trial();
     trial_plan(trial, "exit 8");
+    size_t length = strlen(trial->dir);
     for (int i = 0; i < 8; i++)
-        strcat(trial->dir, "/a-rather-long-name-of-a-folder-in-between");
+        length += (size_t)snprintf(trial->dir + length, sizeof(trial->dir) - length,
+                                   "/a-rather-long-name-of-a-folder-in-between");
     snprintf(trial->plan.dir, sizeof(trial->plan.dir), "%s", trial->dir);
     trial_prepare(trial);
     trial_release(trial);
