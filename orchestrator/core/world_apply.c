@@ -450,6 +450,15 @@ static void apply_output(struct world *world, const struct job_output_row *row)
     *output = *row;
 }
 
+/* Only the number counts: what was taken once is not taken again. */
+static void apply_receipt(struct world *world, const struct receipt_row *row)
+{
+    struct node *node = table_get(&world->nodes, row->node);
+
+    if (node != NULL && node->receipt_seq < row->seq)
+        node->receipt_seq = row->seq;
+}
+
 static void apply_idem(struct world *world, const struct idem_row *row)
 {
     struct row_key key = row_key(&(struct row){.kind = ROW_IDEM, .idem = *row});
@@ -490,6 +499,9 @@ static void apply_work(struct world *world, const struct row *row)
         break;
     case ROW_JOB_OUTPUT:
         apply_output(world, &row->job_output);
+        break;
+    case ROW_RECEIPT:
+        apply_receipt(world, &row->receipt);
         break;
     case ROW_IDEM:
         apply_idem(world, &row->idem);

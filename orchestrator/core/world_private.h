@@ -71,12 +71,12 @@ struct ghost {
 struct node {
     struct node_row row;
     struct device *device[CLAIM_MAX_DEVICES]; /* by ordinal; NULL = none */
+    uint64_t receipt_seq;                     /* newest committed */
     /* soft */
     bool connected;
     usec_t silent_us;     /* unknown since, by our clock */
     usec_t paused_us;     /* owner's pause since */
     usec_t cool_us;       /* not used for new work before: it failed a start */
-    uint64_t receipt_seq; /* newest seen */
     struct ghost ghost[WORLD_GHOSTS];
     uint32_t ghost_count;
 };

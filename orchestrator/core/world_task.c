@@ -174,11 +174,10 @@ static void take_line(struct step *step, const struct ev_receipt *receipt, uint3
 
 void task_receipt(struct step *step, const struct ev_receipt *receipt)
 {
-    struct node *node = table_get(&step->world->nodes, receipt->node);
+    const struct node *node = table_get(&step->world->nodes, receipt->node);
 
     if (node == NULL || receipt->seq <= node->receipt_seq)
         return;
-    node->receipt_seq = receipt->seq;
     struct row row = {.kind = ROW_RECEIPT,
                       .receipt = {.id = step_id(step),
                                   .node = receipt->node,

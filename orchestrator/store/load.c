@@ -160,7 +160,7 @@ static void load_row(const struct row *row, void *arg)
 static bool kind_is_loaded(enum row_kind kind)
 {
     return kind != ROW_NODE_EVENT && kind != ROW_JOB_EVENT && kind != ROW_TRANSFER
-           && kind != ROW_RECEIPT && kind != ROW_IDEM;
+           && kind != ROW_IDEM;
 }
 
 static int load_all(struct store *store, struct load *load, struct policy *ret_policy,

@@ -67,6 +67,9 @@ static const char *const LOAD_WHERE[ROW_KIND_COUNT] = {
     [ROW_LEASE] = " WHERE " LIVE_ATTEMPTS,
     [ROW_LEASE_SLOT] = " WHERE live OR lease IN (SELECT id FROM lease WHERE " LIVE_ATTEMPTS ")",
     [ROW_JOB_OUTPUT] = " WHERE " LIVE_ATTEMPTS,
+    /* The newest of each node: a worker repeats what it was not told is committed. */
+    [ROW_RECEIPT] = " WHERE (node, seq) IN (SELECT id, (SELECT max(seq) FROM receipt WHERE"
+                    " receipt.node = node.id) FROM node WHERE state <> 'gone')",
 };
 
 char *statement_write_name(enum row_kind kind, char out[STATEMENT_TEXT])

@@ -304,9 +304,10 @@ static void check_jobs(struct sim *sim)
         if (!job->acked)
             continue;
         if (row == NULL || !job_state_is_final(row->state)) {
-            sim_break(sim, "not forgotten: job %u is %s at the end, reason %s", i,
+            sim_break(sim, "not forgotten: job %u of %u x %u is %s at the end: %s: %s", i,
+                      job->ask.nodes, job->ask.gpus_per_node,
                       row != NULL ? job_state_name(row->state) : "absent",
-                      row != NULL ? err_slug(row->reason) : "");
+                      row != NULL ? err_slug(row->reason) : "", row != NULL ? row->detail : "");
             continue;
         }
         sim->counters.jobs_by_state[row->state]++;

@@ -502,6 +502,14 @@ static void a_full_world_is_loaded(void **state)
     const struct device_row *device = world_device(engine_world(place->engine), FIXTURE_NODE_A, 0);
     assert_non_null(device);
     assert_int_equal(device->measured_mib, 24100);
+    /* its acknowledgement was lost with the last start: the worker sends it again */
+    struct event_box *box = event_box_new(EV_RECEIPT);
+    box->event.receipt = (struct ev_receipt){
+        .node = FIXTURE_NODE_A, .seq = 9, .bytes = (const uint8_t *)"again", .bytes_length = 5};
+    engine_post(place->engine, box);
+    spin(place, 200);
+    assert_value(place, "SELECT count(*) FROM receipt", "1");
+    assert_int_equal(engine_counters(place->engine).quarantined, 0);
     struct world_counts counts;
     world_count(engine_world(place->engine), &counts);
     assert_int_equal(counts.jobs_by_state[JOB_RUNNING], 1);
