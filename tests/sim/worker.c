@@ -770,6 +770,14 @@ static void read_journal(struct sim *sim, struct worker *worker)
     tasks_resume(&worker->tasks, sim->now);
 }
 
+/* This start's word on devices comes after what the last one still had to say. */
+static void retract_notices(struct worker *worker)
+{
+    for (uint32_t i = 0; i < SIM_MAX_DEVICES && worker->journal.outbox_count > 0; i++)
+        add_message(worker, MSG_NOTICE)->notice =
+            (struct msg_notice){.device_use = true, .device = i};
+}
+
 void worker_start(struct sim *sim, struct worker *worker)
 {
     if (worker->up || worker->vanished)
@@ -785,6 +793,7 @@ void worker_start(struct sim *sim, struct worker *worker)
     sim_note(sim, "worker-start", worker->index, worker->journal.boot, worker->journal.tasks.count,
              worker->journal.outbox_count);
     read_journal(sim, worker);
+    retract_notices(worker);
     refresh_closed(worker);
     sim_after(sim, HEARTBEAT_US, call_of(worker, heartbeat));
     sim_after(sim, SIM_SECOND, call_of(worker, second));
