@@ -74,9 +74,9 @@ struct node {
     uint64_t receipt_seq;                     /* newest committed */
     /* soft */
     bool connected;
-    usec_t silent_us;     /* unknown since, by our clock */
-    usec_t paused_us;     /* owner's pause since */
-    usec_t cool_us;       /* not used for new work before: it failed a start */
+    usec_t silent_us; /* unknown since, by our clock */
+    usec_t paused_us; /* owner's pause since */
+    usec_t cool_us;   /* not used for new work before: it failed a start */
     struct ghost ghost[WORLD_GHOSTS];
     uint32_t ghost_count;
 };
