@@ -8,7 +8,8 @@
 #define CANCEL_BIT    ((uint64_t)1 << 32)
 #define MIN_SURVIVORS 4u /* what the largest gang needs comes back in the end */
 
-/* -- set-up ------------------------------------------------------------------------------------- */
+/* -- set-up -------------------------------------------------------------------------------------
+ */
 
 static struct box *command(enum event_kind kind)
 {
@@ -61,11 +62,11 @@ void actors_setup(struct sim *sim)
     make_token(sim, ROLE_TENANT, "lab", sim->tenant);
     make_token(sim, ROLE_OPERATOR, NULL, sim->operator_);
     box = command(EV_DEPOSIT);
-    box->event.deposit = (struct ev_deposit){.uid = sim_uuid(sim),
-                                             .project = "lab",
-                                             .asset = "USD",
-                                             .amount = (micro_t)(20 + chance(sim, 200))
-                                                       * MICRO_PER_UNIT};
+    box->event.deposit =
+        (struct ev_deposit){.uid = sim_uuid(sim),
+                            .project = "lab",
+                            .asset = "USD",
+                            .amount = (micro_t)(20 + chance(sim, 200)) * MICRO_PER_UNIT};
     (void)hub_command(sim, box);
     memset(join, 0x77, sizeof(join));
     box = command(EV_JOIN_TOKEN_CREATE);
@@ -79,7 +80,8 @@ void actors_setup(struct sim *sim)
         enrol(sim, join);
 }
 
-/* -- tenants ------------------------------------------------------------------------------------- */
+/* -- tenants -------------------------------------------------------------------------------------
+ */
 
 static void post_submit(struct sim *sim, uint32_t index)
 {
@@ -197,7 +199,8 @@ static void make_job(struct sim *sim, uint32_t index)
              (long long)job->ask.max_total, job->ask.max_attempts);
 }
 
-/* -- misfortune ----------------------------------------------------------------------------------- */
+/* -- misfortune -----------------------------------------------------------------------------------
+ */
 
 static void uncut(struct sim *sim, const struct call *call)
 {
@@ -215,8 +218,7 @@ static void cut(struct sim *sim, struct worker *worker, usec_t span)
     net_break(sim, worker);
     sim_note(sim, "cut", worker->index, (uint64_t)span, 0, 0);
     sim_after(sim, span,
-              (struct call){
-                  .run = uncut, .node = worker->index, .generation = worker->generation});
+              (struct call){.run = uncut, .node = worker->index, .generation = worker->generation});
 }
 
 static void reboot(struct sim *sim, struct worker *worker)
@@ -310,7 +312,8 @@ static void misfortune(struct sim *sim, const struct call *call)
     }
 }
 
-/* -- the quiet tail --------------------------------------------------------------------------------
+/* -- the quiet tail
+ * --------------------------------------------------------------------------------
  */
 
 /* Owners may be away when the faults end: asked until they are back. */
@@ -354,7 +357,8 @@ void actors_start(struct sim *sim)
     static const usec_t paces[] = {10 * SIM_SECOND, 30 * SIM_SECOND, 90 * SIM_SECOND};
 
     for (uint32_t i = 0; i < sim->worker_count; i++)
-        sim_after(sim, chance_span(sim, 0, 30 * SIM_SECOND), (struct call){.run = start, .node = i});
+        sim_after(sim, chance_span(sim, 0, 30 * SIM_SECOND),
+                  (struct call){.run = start, .node = i});
     sim->job_count = 6 + (uint32_t)chance(sim, SIM_MAX_JOBS - 6 + 1);
     for (uint32_t i = 0; i < sim->job_count; i++) {
         make_job(sim, i);

@@ -34,7 +34,8 @@ usec_t chance_span(struct sim *sim, usec_t least, usec_t most)
 
 uint64_t chance_of(const struct sim *sim, uint64_t a, uint64_t b, uint64_t c)
 {
-    return mix(mix(mix(sim->options.seed + 1) ^ mix(a + 3)) ^ mix(b + 5) ^ (c * 0x9e3779b97f4a7c15u));
+    return mix(mix(mix(sim->options.seed + 1) ^ mix(a + 3)) ^ mix(b + 5)
+               ^ (c * 0x9e3779b97f4a7c15u));
 }
 
 struct uuid sim_uuid(struct sim *sim)
@@ -47,7 +48,8 @@ struct uuid sim_uuid(struct sim *sim)
     return uuid_make((uint64_t)(sim->now / 1000), random);
 }
 
-/* -- the trace: FNV-1a over integers and tags --------------------------------------------------- */
+/* -- the trace: FNV-1a over integers and tags ---------------------------------------------------
+ */
 
 static void hash_int(struct sim *sim, uint64_t value)
 {
@@ -86,7 +88,8 @@ void sim_break(struct sim *sim, const char *format, ...)
     va_end(args);
 }
 
-/* -- time: a binary heap by (time, order) -------------------------------------------------------- */
+/* -- time: a binary heap by (time, order) --------------------------------------------------------
+ */
 
 static bool is_before(const struct timer *a, const struct timer *b)
 {

@@ -72,7 +72,8 @@ static void post_node(struct sim *sim, enum event_kind kind, uint64_t node)
     hub_post(sim, box);
 }
 
-/* -- what goes out ------------------------------------------------------------------------------- */
+/* -- what goes out -------------------------------------------------------------------------------
+ */
 
 static struct worker *worker_of(struct sim *sim, uint64_t node)
 {
@@ -186,7 +187,8 @@ static void perform(struct sim *sim, const struct effect *effect)
     }
 }
 
-/* -- the turn ------------------------------------------------------------------------------------ */
+/* -- the turn ------------------------------------------------------------------------------------
+ */
 
 /* False when the program died on the way. */
 static bool act(struct sim *sim, struct hub_turn *turn)
@@ -360,8 +362,9 @@ static void arm_tick(struct sim *sim)
     hub->tick_number++;
     if (due == 0 || hub->tick_queued)
         return;
-    sim_after(sim, due > sim->now ? due - sim->now : 0,
-              (struct call){.run = hub_ticked, .generation = hub->generation, .a = hub->tick_number});
+    sim_after(
+        sim, due > sim->now ? due - sim->now : 0,
+        (struct call){.run = hub_ticked, .generation = hub->generation, .a = hub->tick_number});
 }
 
 static void hub_woke(struct sim *sim, const struct call *call)
@@ -395,7 +398,8 @@ static void hub_wake(struct sim *sim)
               (struct call){.run = hub_woke, .generation = hub->generation});
 }
 
-/* -- what comes in ------------------------------------------------------------------------------- */
+/* -- what comes in -------------------------------------------------------------------------------
+ */
 
 static void answer_error(struct sim *sim, struct session *session, const struct msg *msg)
 {
@@ -513,6 +517,7 @@ static void take_receipt(struct sim *sim, const struct session *session, const s
         receipt->line[receipt->line_count].attempt = id->attempt;
         receipt->line[receipt->line_count].term = id->term;
         receipt->line[receipt->line_count].epoch = id->epoch;
+        receipt->line[receipt->line_count].rank = id->rank;
         receipt->line[receipt->line_count++].used_ms = msg->receipt.line[i].used_ms;
     }
     hub_post(sim, box);
@@ -600,7 +605,8 @@ void hub_receive(struct sim *sim, const struct msg *msg)
         take_body(sim, session, msg);
 }
 
-/* -- life ---------------------------------------------------------------------------------------- */
+/* -- life ----------------------------------------------------------------------------------------
+ */
 
 static void on_silent(uint64_t node, void *arg)
 {

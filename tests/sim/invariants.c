@@ -19,7 +19,8 @@
 
 typedef unsigned long long ull_t;
 
-/* -- what really ran ----------------------------------------------------------------------------- */
+/* -- what really ran -----------------------------------------------------------------------------
+ */
 
 struct truth *truth_get(struct sim *sim, uint64_t attempt, uint32_t rank)
 {
@@ -92,12 +93,19 @@ void truth_start(struct sim *sim, struct worker *worker, const struct process *p
     check_barrier(sim, process);
 }
 
-void truth_end(struct sim *sim, const struct process *process, bool told)
+void truth_told(struct sim *sim, const struct process *process)
+{
+    struct truth *truth = truth_get(sim, process->id.attempt, process->id.rank);
+
+    if (truth != NULL)
+        truth->told = truth->ran;
+}
+
+void truth_end(struct sim *sim, const struct process *process)
 {
     struct truth *truth = truth_get(sim, process->id.attempt, process->id.rank);
 
     truth->run_to = sim->now;
-    truth->told = told;
 }
 
 static uint64_t truth_ms(const struct sim *sim, const struct truth *truth)
@@ -108,7 +116,8 @@ static uint64_t truth_ms(const struct sim *sim, const struct truth *truth)
     return (uint64_t)(to - truth->run_from) / 1000;
 }
 
-/* -- money ---------------------------------------------------------------------------------------- */
+/* -- money ----------------------------------------------------------------------------------------
+ */
 
 static uint64_t meter_ms(const struct sim *sim, const struct lease_row *row)
 {
@@ -122,12 +131,11 @@ static uint64_t meter_ms(const struct sim *sim, const struct lease_row *row)
 void check_lease(struct sim *sim, const struct lease_row *old, const struct lease_row *row)
 {
     const struct row *rank = store_get(&sim->store, ROW_RANK, row->rank);
-    const struct truth *truth =
-        rank != NULL ? truth_get(sim, row->attempt, rank->rank.rank) : NULL;
+    const struct truth *truth = rank != NULL ? truth_get(sim, row->attempt, rank->rank.rank) : NULL;
 
     if (row->billed_ms > truth_ms(sim, truth))
-        sim_break(sim, "billed once: lease %llu is billed %llu ms of %llu that ran",
-                  (ull_t)row->id, (ull_t)row->billed_ms, (ull_t)truth_ms(sim, truth));
+        sim_break(sim, "billed once: lease %llu is billed %llu ms of %llu that ran", (ull_t)row->id,
+                  (ull_t)row->billed_ms, (ull_t)truth_ms(sim, truth));
     if (row->billed_ms > meter_ms(sim, row) || row->billed_ms > row->receipt_ms)
         sim_break(sim, "billed once: lease %llu is billed %llu ms beyond its meter or receipt",
                   (ull_t)row->id, (ull_t)row->billed_ms);
@@ -170,9 +178,8 @@ static void check_job_money(struct sim *sim, const struct job_row *row)
     const micro_t *kind = tally->kind;
     micro_t taken = kind[TRANSFER_EARN] + kind[TRANSFER_FEE];
     if (taken - kind[TRANSFER_REFUND] != row->charged)
-        sim_break(sim, "sum zero: job %llu is charged %lld, its transfers say %lld",
-                  (ull_t)row->id, (long long)row->charged,
-                  (long long)(taken - kind[TRANSFER_REFUND]));
+        sim_break(sim, "sum zero: job %llu is charged %lld, its transfers say %lld", (ull_t)row->id,
+                  (long long)row->charged, (long long)(taken - kind[TRANSFER_REFUND]));
     if (kind[TRANSFER_HOLD] - taken - kind[TRANSFER_RELEASE] != row->held)
         sim_break(sim, "sum zero: job %llu holds %lld, its transfers leave %lld", (ull_t)row->id,
                   (long long)row->held,
@@ -207,8 +214,7 @@ static void check_accounts(struct sim *sim)
     if (sum != 0)
         sim_break(sim, "sum zero: the accounts sum to %lld", (long long)sum);
     if (escrow != held)
-        sim_break(sim, "sum zero: escrow %lld, jobs hold %lld", (long long)escrow,
-                  (long long)held);
+        sim_break(sim, "sum zero: escrow %lld, jobs hold %lld", (long long)escrow, (long long)held);
 }
 
 void check_batch(struct sim *sim, const struct row *rows, uint32_t count)
@@ -227,7 +233,8 @@ void check_batch(struct sim *sim, const struct row *rows, uint32_t count)
         check_accounts(sim);
 }
 
-/* -- what should have stopped ----------------------------------------------------------------------
+/* -- what should have stopped
+ * ----------------------------------------------------------------------
  */
 
 static usec_t later_of(usec_t a, usec_t b)
@@ -235,8 +242,7 @@ static usec_t later_of(usec_t a, usec_t b)
     return a > b ? a : b;
 }
 
-static void check_stray(struct sim *sim, const struct worker *worker,
-                        const struct process *process)
+static void check_stray(struct sim *sim, const struct worker *worker, const struct process *process)
 {
     const struct row *row = store_get(&sim->store, ROW_ATTEMPT, process->id.attempt);
     usec_t since;
@@ -259,7 +265,8 @@ void check_strays(struct sim *sim)
     }
 }
 
-/* -- the end ---------------------------------------------------------------------------------------- */
+/* -- the end
+ * ---------------------------------------------------------------------------------------- */
 
 static bool worker_is_done(const struct worker *worker)
 {

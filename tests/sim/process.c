@@ -38,8 +38,7 @@ uint64_t process_used_ms(const struct sim *sim, const struct process *process)
 static void later(struct sim *sim, const struct worker *worker, const struct process *process,
                   usec_t span, void (*run)(struct sim *, const struct call *))
 {
-    sim_after(sim, span,
-              (struct call){.run = run, .node = worker->index, .a = process->number});
+    sim_after(sim, span, (struct call){.run = run, .node = worker->index, .a = process->number});
 }
 
 static struct task_event event_of(const struct process *process, enum task_event_kind kind)
@@ -47,13 +46,14 @@ static struct task_event event_of(const struct process *process, enum task_event
     return (struct task_event){.kind = kind, .id = process->id};
 }
 
-/* -- the end ------------------------------------------------------------------------------------ */
+/* -- the end ------------------------------------------------------------------------------------
+ */
 
-static void leave(struct sim *sim, struct process *process, int32_t exit_code, bool told)
+static void leave(struct sim *sim, struct process *process, int32_t exit_code)
 {
     if (process->state == PROCESS_RUNNING) {
         process->run_to = sim->now;
-        truth_end(sim, process, told);
+        truth_end(sim, process);
     }
     process->state = PROCESS_EXITED;
     process->exit_code = exit_code;
@@ -63,7 +63,7 @@ static void ended(struct sim *sim, struct worker *worker, struct process *proces
 {
     struct task_event event = event_of(process, TASK_EV_EXITED);
 
-    leave(sim, process, code, true);
+    leave(sim, process, code);
     event.exit_code = code;
     event.used_ms = process_used_ms(sim, process);
     sim_note(sim, "exit", worker->index, process->id.attempt, process->id.rank, (uint64_t)code);
@@ -107,7 +107,7 @@ void process_stop(struct sim *sim, struct worker *worker, struct process *proces
 void process_clean(struct sim *sim, struct worker *worker, struct process *process)
 {
     (void)worker;
-    leave(sim, process, EXIT_KILLED, false);
+    leave(sim, process, EXIT_KILLED);
     process->number = 0;
 }
 
@@ -117,12 +117,13 @@ void process_power_off(struct sim *sim, struct worker *worker)
         struct process *process = &worker->process[i];
         if (process->number == 0)
             continue;
-        leave(sim, process, EXIT_KILLED, false);
+        leave(sim, process, EXIT_KILLED);
         process->number = 0;
     }
 }
 
-/* -- the way there ------------------------------------------------------------------------------- */
+/* -- the way there -------------------------------------------------------------------------------
+ */
 
 static void on_ready(struct sim *sim, const struct call *call)
 {
@@ -180,14 +181,15 @@ static void on_run(struct sim *sim, const struct call *call)
     process->run_from = sim->now;
     sim_note(sim, "run", worker->index, process->id.attempt, process->id.rank, process->id.epoch);
     truth_start(sim, worker, process);
-    /* The ranks of a gang end about together; a twelfth fails early, alone. */
+    /* The ranks of a gang end about together; a twelfth fails early, alone; some hang for ever. */
     dice = chance_of(sim, process->id.attempt, process->id.rank, 1);
     usec_t span = 5 * SIM_SECOND
-                  + (usec_t)(chance_of(sim, process->id.attempt, 0, 2) % 240) * SIM_SECOND
+                  + (usec_t)(chance_of(sim, process->id.attempt, 0, 2) % 150) * SIM_SECOND
                   + (usec_t)(dice % 1000) * SIM_MS;
     if (dice % 12 == 0)
         span /= 2;
-    later(sim, worker, process, span, on_finished);
+    if (dice % 9 != 0)
+        later(sim, worker, process, span, on_finished);
     struct task_event event = event_of(process, TASK_EV_STARTED);
     worker_task_event(sim, worker, &event);
 }

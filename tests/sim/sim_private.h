@@ -132,7 +132,7 @@ struct weather {
     uint32_t drop_ppm; /* of what is not durable: the rest is lost with its connection alone */
     uint32_t double_ppm;
     uint32_t reorder_ppm;
-    usec_t delay_us; /* most */
+    usec_t delay_us;           /* most */
     uint32_t hub_crash_ppm;    /* per commit */
     uint32_t worker_crash_ppm; /* per step of its task machine */
     uint32_t slow_commit_ppm;
@@ -325,7 +325,8 @@ void worker_fini(struct worker *worker);
 /* For processes: something happened to one. Nothing while the worker is down. */
 void worker_task_event(struct sim *sim, struct worker *worker, const struct task_event *event);
 
-/* -- actors.c: tenants, owners and misfortune ---------------------------------------------------- */
+/* -- actors.c: tenants, owners and misfortune ----------------------------------------------------
+ */
 
 struct sim_job {
     struct job_ask ask;
@@ -353,7 +354,7 @@ struct truth {
     uint32_t node;
     bool ready;
     bool ran;
-    bool told; /* ended by itself or by an order, with its supervisor alive */
+    bool told; /* its worker recorded how it ended */
     usec_t run_from;
     usec_t run_to; /* 0 = runs */
 };
@@ -361,7 +362,9 @@ struct truth {
 struct truth *truth_get(struct sim *sim, uint64_t attempt, uint32_t rank);
 void truth_ready(struct sim *sim, const struct worker *worker, const struct process *process);
 void truth_start(struct sim *sim, struct worker *worker, const struct process *process);
-void truth_end(struct sim *sim, const struct process *process, bool told);
+void truth_end(struct sim *sim, const struct process *process);
+/* The worker has its end, with the time it used, in its journal. */
+void truth_told(struct sim *sim, const struct process *process);
 /* A lease as it was and as a commit makes it. */
 void check_lease(struct sim *sim, const struct lease_row *old, const struct lease_row *row);
 /* Of a batch: sums, escrow, what is acknowledged. */
@@ -371,7 +374,8 @@ void check_strays(struct sim *sim);
 bool sim_is_over(const struct sim *sim);
 void check_end(struct sim *sim);
 
-/* -- the whole ----------------------------------------------------------------------------------- */
+/* -- the whole -----------------------------------------------------------------------------------
+ */
 
 struct sim {
     struct sim_options options;

@@ -132,7 +132,8 @@ struct world *store_load(const struct sim *sim)
     return world;
 }
 
-/* -- constraints -------------------------------------------------------------------------------- */
+/* -- constraints --------------------------------------------------------------------------------
+ */
 
 static struct tally *tally_of(struct map *map, uint64_t id)
 {
@@ -226,7 +227,8 @@ static void put_other(struct sim *sim, const struct row *old, const struct row *
     else if (row_is_append(row->kind) || row->kind == ROW_TRANSFER)
         over = true;
     if (over)
-        sim_break(sim, "terminal is final: a row of %s changes after its end", row_table(row->kind));
+        sim_break(sim, "terminal is final: a row of %s changes after its end",
+                  row_table(row->kind));
 }
 
 static void check_row(struct sim *sim, const struct row *old, const struct row *row)
@@ -247,7 +249,8 @@ static void check_row(struct sim *sim, const struct row *old, const struct row *
         check_lease(sim, old != NULL ? &old->lease : NULL, &row->lease);
 }
 
-/* -- writing ------------------------------------------------------------------------------------ */
+/* -- writing ------------------------------------------------------------------------------------
+ */
 
 static void remember_last_job(struct store *store, struct row *old)
 {

@@ -69,7 +69,8 @@ struct node_claim worker_claim(const struct worker *worker)
     return claim;
 }
 
-/* -- the journal --------------------------------------------------------------------------------- */
+/* -- the journal ---------------------------------------------------------------------------------
+ */
 
 static void save_task(struct journal *journal, const struct rank_task *task)
 {
@@ -99,9 +100,9 @@ static void keep_order(struct worker *worker, const struct task_id *id, bool go)
     struct journal *journal = &worker->journal;
     uint32_t i = 0;
 
-    while (i < journal->order_count
-           && (journal->order[i].id.attempt != id->attempt
-               || journal->order[i].id.epoch != id->epoch))
+    while (
+        i < journal->order_count
+        && (journal->order[i].id.attempt != id->attempt || journal->order[i].id.epoch != id->epoch))
         i++;
     if (i == journal->order_count) {
         BUG_ON(i == TASKS_MAX);
@@ -169,8 +170,7 @@ static void add_receipt(struct sim *sim, struct worker *worker)
         struct rank_task *task = &worker->tasks.task[i];
         const struct process *process = process_find(worker, &task->id);
         if (process != NULL && task->phase >= TASK_PHASE_RELEASED
-            && task->phase <= TASK_PHASE_STARTED
-            && task->used_ms < process_used_ms(sim, process))
+            && task->phase <= TASK_PHASE_STARTED && task->used_ms < process_used_ms(sim, process))
             task->used_ms = process_used_ms(sim, process);
         if (task->phase < TASK_PHASE_RELEASED || task->phase == TASK_PHASE_REFUSED)
             continue;
@@ -186,6 +186,7 @@ static void add_receipt(struct sim *sim, struct worker *worker)
 
 static void record(struct sim *sim, struct worker *worker, const struct task_action *action)
 {
+    const struct process *process = process_find(worker, &action->id);
     const struct rank_task *task;
 
     switch (action->kind) {
@@ -202,6 +203,8 @@ static void record(struct sim *sim, struct worker *worker, const struct task_act
             action->id,     action->news,  action->exit_code,
             action->reason, action->class, action->port,
         };
+        if (action->news == RANK_NEWS_EXITED && process != NULL && process->state == PROCESS_EXITED)
+            truth_told(sim, process);
         break;
     case TASK_ACT_RECEIPT:
         add_receipt(sim, worker);
@@ -272,8 +275,7 @@ static void do_prepare(struct sim *sim, struct worker *worker, const struct task
 {
     const struct rank_task *task = tasks_find(&worker->tasks, id->attempt, id->epoch);
 
-    if (task == NULL || task->phase != TASK_PHASE_PREPARING
-        || process_find(worker, id) != NULL)
+    if (task == NULL || task->phase != TASK_PHASE_PREPARING || process_find(worker, id) != NULL)
         return;
     if (fails(sim))
         tell_later(sim, worker, id, TASK_EV_FAILED, 0);
@@ -294,6 +296,8 @@ static void perform(struct sim *sim, struct worker *worker, const struct task_ac
 {
     struct process *process = process_find(worker, &action->id);
 
+    sim_note(sim, "perform", worker->index, action->kind, action->id.attempt,
+             process != NULL ? process->state : 9);
     switch (action->kind) {
     case TASK_ACT_FETCH:
         do_fetch(sim, worker, &action->id);
@@ -326,7 +330,8 @@ static void perform(struct sim *sim, struct worker *worker, const struct task_ac
     }
 }
 
-/* -- a step --------------------------------------------------------------------------------------- */
+/* -- a step ---------------------------------------------------------------------------------------
+ */
 
 static void refresh_closed(struct worker *worker)
 {
@@ -369,7 +374,8 @@ void worker_task_event(struct sim *sim, struct worker *worker, const struct task
         refresh_closed(worker);
 }
 
-/* -- the session ---------------------------------------------------------------------------------- */
+/* -- the session ----------------------------------------------------------------------------------
+ */
 
 static void dial(struct sim *sim, struct worker *worker);
 
@@ -451,7 +457,8 @@ static void heartbeat(struct sim *sim, const struct call *call)
         net_to_hub(sim, worker, msg_new(MSG_HEARTBEAT, worker->index));
 }
 
-/* -- orders ---------------------------------------------------------------------------------------- */
+/* -- orders
+ * ---------------------------------------------------------------------------------------- */
 
 static void refuse_busy(const struct worker *worker, const struct msg_order *order,
                         struct task_event *event)
@@ -467,6 +474,8 @@ static void refuse_busy(const struct worker *worker, const struct msg_order *ord
 static void task_order(struct sim *sim, struct worker *worker, const struct msg_order *order)
 {
     struct task_event event = {.id = order->id, .reason = order->reason};
+
+    sim_note(sim, "order", worker->index, order->kind, order->id.attempt, order->id.epoch);
 
     if (sim->options.plant == PLANT_NO_FENCE) {
         worker->tasks.fence_count = 0;
@@ -588,7 +597,8 @@ void worker_receive(struct sim *sim, struct worker *worker, const struct msg *ms
     }
 }
 
-/* -- the owner -------------------------------------------------------------------------------------- */
+/* -- the owner
+ * -------------------------------------------------------------------------------------- */
 
 void worker_notice(struct sim *sim, struct worker *worker, enum node_verb verb)
 {
@@ -660,7 +670,8 @@ static void look_at_devices(struct sim *sim, const struct call *call)
     }
 }
 
-/* -- life --------------------------------------------------------------------------------------------
+/* -- life
+ * --------------------------------------------------------------------------------------------
  */
 
 static void second(struct sim *sim, const struct call *call)
