@@ -177,21 +177,20 @@ static void make_job(struct sim *sim, uint32_t index)
 {
     struct sim_job *job = &sim->job[index];
 
+    /* One statement per draw: initialisers have no order. */
     job->feasible = chance(sim, 8) != 0;
     job->rich = chance(sim, 5) != 0;
-    job->ask = (struct job_ask){
-        .nodes = 1 + (uint32_t)chance(sim, SIM_MAX_GANG),
-        .gpus_per_node = 1 + (uint32_t)chance(sim, SIM_MAX_DEVICES),
-        .gpu_memory = job->feasible ? 0 : (uint64_t)1 << 40,
-        .max_total = job->rich ? 5 * MICRO_PER_UNIT : (micro_t)(20000 + chance(sim, 400000)),
-        .max_duration_us = (uint64_t)(3 * SIM_MINUTE),
-        .stop_duration_us = (uint64_t)(10 * SIM_SECOND),
-        .queue_timeout_us = job->feasible ? 0 : (uint64_t)(10 * SIM_MINUTE),
-        .priority = (uint32_t)chance(sim, 3) * 10,
-        .max_attempts = 1 + (uint32_t)chance(sim, 5),
-        .retry_on = 1u << FAIL_CAPACITY | 1u << FAIL_INTERRUPTION | 1u << FAIL_HARDWARE
-                    | 1u << FAIL_PROVIDER | 1u << FAIL_UNREACHABLE | 1u << FAIL_PLATFORM,
-    };
+    job->ask.nodes = 1 + (uint32_t)chance(sim, SIM_MAX_GANG);
+    job->ask.gpus_per_node = 1 + (uint32_t)chance(sim, SIM_MAX_DEVICES);
+    job->ask.gpu_memory = job->feasible ? 0 : (uint64_t)1 << 40;
+    job->ask.max_total = job->rich ? SIM_RICH : (micro_t)(20000 + chance(sim, 400000));
+    job->ask.max_duration_us = (uint64_t)(3 * SIM_MINUTE);
+    job->ask.stop_duration_us = (uint64_t)(10 * SIM_SECOND);
+    job->ask.queue_timeout_us = job->feasible ? 0 : (uint64_t)(10 * SIM_MINUTE);
+    job->ask.priority = (uint32_t)chance(sim, 3) * 10;
+    job->ask.max_attempts = 1 + (uint32_t)chance(sim, 5);
+    job->ask.retry_on = 1u << FAIL_CAPACITY | 1u << FAIL_INTERRUPTION | 1u << FAIL_HARDWARE
+                        | 1u << FAIL_PROVIDER | 1u << FAIL_UNREACHABLE | 1u << FAIL_PLATFORM;
     if (chance(sim, 6) == 0)
         job->ask.retry_on |= 1u << FAIL_USER;
     snprintf(job->spec, sizeof(job->spec), "{\"n\":%u,\"g\":%u,\"m\":%llu,\"b\":%lld,\"a\":%u}",

@@ -257,6 +257,8 @@ static void hub_committed(struct sim *sim, const struct call *call)
     if (sim->options.plant == PLANT_HALF_BATCH && chance(sim, 20) == 0)
         count /= 2;
     store_commit(sim, turn->out.rows, count);
+    if (sim->options.plant == PLANT_COMMIT_TWICE && chance(sim, 100) == 0)
+        store_commit(sim, turn->out.rows, count);
     if (!sim->quiet && chance_ppm(sim, sim->weather.hub_crash_ppm)) {
         hub_crash(sim); /* between commit and effects */
         return;

@@ -349,7 +349,7 @@ static void check_final_bill(struct sim *sim, const struct lease_row *row)
     if (ms > row->receipt_ms)
         ms = row->receipt_ms;
     /* A small escrow may end before its job is told to stop. */
-    if (pays && job->job.ask->max_total >= 5 * MICRO_PER_UNIT && row->billed_ms != ms)
+    if (pays && job->job.ask->max_total >= SIM_RICH && row->billed_ms != ms)
         sim_break(sim, "billed once: lease %llu is billed %llu of %llu ms", (ull_t)row->id,
                   (ull_t)row->billed_ms, (ull_t)ms);
 }

@@ -21,7 +21,7 @@ static const char *const plant_names[PLANT_COUNT] = {
     [PLANT_AMNESIA] = "amnesia",
     [PLANT_EARLY_GO] = "early-go",
     [PLANT_OVERCLAIM] = "overclaim",
-    [PLANT_STALE_LOAD] = "stale-load",
+    [PLANT_COMMIT_TWICE] = "commit-twice",
 };
 
 const char *sim_plant_name(enum sim_plant plant)
@@ -34,17 +34,17 @@ static void make_weather(struct sim *sim)
     static const uint32_t harsh[] = {1, 3, 10};
     uint32_t by = harsh[chance(sim, 3)];
 
-    sim->weather = (struct weather){
-        .drop_ppm = (uint32_t)chance(sim, 10000) * by,
-        .double_ppm = (uint32_t)chance(sim, 10000) * by,
-        .reorder_ppm = (uint32_t)chance(sim, 10000) * by,
-        .delay_us = chance_span(sim, 5 * SIM_MS, by * 200 * SIM_MS),
-        .hub_crash_ppm = (uint32_t)chance(sim, 2000) * by,
-        .worker_crash_ppm = (uint32_t)chance(sim, 500) * by,
-        .slow_commit_ppm = (uint32_t)chance(sim, 5000) * by,
-        .refuse_ppm = (uint32_t)chance(sim, 10000) * by,
-        .reply_lost_ppm = (uint32_t)chance(sim, 30000) * by,
-    };
+    /* One statement per draw: initialisers have no order. */
+    struct weather *weather = &sim->weather;
+    weather->drop_ppm = (uint32_t)chance(sim, 10000) * by;
+    weather->double_ppm = (uint32_t)chance(sim, 10000) * by;
+    weather->reorder_ppm = (uint32_t)chance(sim, 10000) * by;
+    weather->delay_us = chance_span(sim, 5 * SIM_MS, by * 200 * SIM_MS);
+    weather->hub_crash_ppm = (uint32_t)chance(sim, 2000) * by;
+    weather->worker_crash_ppm = (uint32_t)chance(sim, 500) * by;
+    weather->slow_commit_ppm = (uint32_t)chance(sim, 5000) * by;
+    weather->refuse_ppm = (uint32_t)chance(sim, 10000) * by;
+    weather->reply_lost_ppm = (uint32_t)chance(sim, 30000) * by;
 }
 
 static void watch(struct sim *sim, const struct call *call)

@@ -31,19 +31,20 @@
 #define SIM_MAX_DEVICES 2u
 #define SIM_MAX_GANG    4u
 #define SIM_MAX_PEERS   SIM_MAX_NODES
-#define SIM_MAX_PROCESS 64u  /* on one host, as the task table */
-#define SIM_MAX_OUTBOX  512u /* unacknowledged messages of one worker */
+#define SIM_MAX_PROCESS 64u                  /* on one host, as the task table */
+#define SIM_RICH        (8 * MICRO_PER_UNIT) /* an escrow that five attempts cannot spend */
+#define SIM_MAX_OUTBOX  512u                 /* unacknowledged messages of one worker */
 
 /* Rules broken on purpose, here and never in the product, to show that the checks can fail. */
 enum sim_plant {
     PLANT_NONE,
-    PLANT_ACT_EARLY,  /* effects are performed before their commit */
-    PLANT_HALF_BATCH, /* a commit now and then keeps only its first half */
-    PLANT_NO_FENCE,   /* workers forget epochs they saw and ignore orders to forget */
-    PLANT_AMNESIA,    /* a restarted worker does not know its tasks, which run on */
-    PLANT_EARLY_GO,   /* the first rank that is ready is let go alone */
-    PLANT_OVERCLAIM,  /* receipts say twice the time used */
-    PLANT_STALE_LOAD, /* a start reads finished jobs as they were before they finished */
+    PLANT_ACT_EARLY,    /* effects are performed before their commit */
+    PLANT_HALF_BATCH,   /* a commit now and then keeps only its first half */
+    PLANT_NO_FENCE,     /* workers forget epochs they saw and ignore orders to forget */
+    PLANT_AMNESIA,      /* a restarted worker does not know its tasks, which run on */
+    PLANT_EARLY_GO,     /* the first rank that is ready is let go alone */
+    PLANT_OVERCLAIM,    /* receipts say twice the time used */
+    PLANT_COMMIT_TWICE, /* a commit of unknown outcome is guessed to be lost, and repeated */
     PLANT_COUNT,
 };
 const char *sim_plant_name(enum sim_plant plant);

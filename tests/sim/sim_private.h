@@ -154,13 +154,12 @@ struct store {
     uint32_t count;
     uint32_t capacity;
     struct map by_key;
-    struct map jobs;      /* uid → index + 1 */
-    struct map slots;     /* slot → live lease id */
-    struct map balances;  /* account → struct tally */
-    struct map by_job;    /* job → struct tally */
-    struct map by_lease;  /* lease → struct tally */
-    struct map receipts;  /* (node, seq) */
-    struct map last_jobs; /* job → its row before the last change, owned; PLANT_STALE_LOAD */
+    struct map jobs;     /* uid → index + 1 */
+    struct map slots;    /* slot → live lease id */
+    struct map balances; /* account → struct tally */
+    struct map by_job;   /* job → struct tally */
+    struct map by_lease; /* lease → struct tally */
+    struct map receipts; /* (node, seq) */
 };
 
 /* Sums of transfers. */

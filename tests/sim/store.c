@@ -50,11 +50,6 @@ void store_fini(struct store *store)
         if (store->rows[i].kind == ROW_JOB)
             job_row_drop(&store->rows[i].job);
     }
-    for (uint32_t i = 0; i < store->last_jobs.count; i++) {
-        struct row *row = map_at(&store->last_jobs, i);
-        job_row_drop(&row->job);
-    }
-    free_values(&store->last_jobs);
     free_values(&store->balances);
     free_values(&store->by_job);
     free_values(&store->by_lease);
@@ -121,13 +116,8 @@ struct world *store_load(const struct sim *sim)
     }
     if (count > 0)
         qsort(order, count, sizeof(struct row *), compare_rows);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct row *stale = NULL;
-        if (sim->options.plant == PLANT_STALE_LOAD && order[i]->kind == ROW_JOB
-            && job_state_is_final(order[i]->job.state))
-            stale = map_get_id(&store->last_jobs, order[i]->job.id);
-        world_apply(world, stale != NULL ? stale : order[i]);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        world_apply(world, order[i]);
     free(order);
     return world;
 }
@@ -252,19 +242,6 @@ static void check_row(struct sim *sim, const struct row *old, const struct row *
 /* -- writing ------------------------------------------------------------------------------------
  */
 
-static void remember_last_job(struct store *store, struct row *old)
-{
-    struct row *last = map_get_id(&store->last_jobs, old->job.id);
-
-    if (last == NULL) {
-        last = mem_new(1, sizeof(*last));
-        map_put_id(&store->last_jobs, old->job.id, last);
-    } else {
-        job_row_drop(&last->job);
-    }
-    *last = *old;
-}
-
 static void put(struct sim *sim, const struct row *row)
 {
     struct store *store = &sim->store;
@@ -296,7 +273,7 @@ static void put(struct sim *sim, const struct row *row)
         return;
     }
     if (row->kind == ROW_JOB)
-        remember_last_job(store, old);
+        job_row_drop(&old->job);
     row_keep(old, row);
 }
 

@@ -266,9 +266,9 @@ static bool fails(struct sim *sim)
 static void do_fetch(struct sim *sim, struct worker *worker, const struct task_id *id)
 {
     usec_t longest = chance(sim, 8) == 0 ? 60 * SIM_SECOND : 3 * SIM_SECOND;
+    usec_t span = chance_span(sim, 10 * SIM_MS, longest);
 
-    tell_later(sim, worker, id, fails(sim) ? TASK_EV_FAILED : TASK_EV_FETCHED,
-               chance_span(sim, 10 * SIM_MS, longest));
+    tell_later(sim, worker, id, fails(sim) ? TASK_EV_FAILED : TASK_EV_FETCHED, span);
 }
 
 static void do_prepare(struct sim *sim, struct worker *worker, const struct task_id *id)
