@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/io/clock.h"
 #include "common/io/log.h"
 #include "common/io/pack.h"
 #include "common/io/spec_json.h"
@@ -762,10 +763,10 @@ void agent_resume(struct agent *agent)
     enum task_phase phases[TASKS_MAX];
     uint32_t count = agent->tasks.count;
 
+    tasks_resume(&agent->tasks, clock_mono_us());
     for (uint32_t i = 0; i < count; i++) { /* the table changes on the way */
         ids[i] = agent->tasks.task[i].id;
         phases[i] = agent->tasks.task[i].phase;
-        agent->tasks.task[i].phase_us = 0;
         (void)agent_task_make(agent, &ids[i]);
     }
     for (uint32_t i = 0; i < count; i++) {
