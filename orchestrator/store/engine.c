@@ -23,9 +23,9 @@
 #define BATCH_EVENTS 4096u
 /* Boxes waiting while the database does not answer; beyond it whoever asks is refused. */
 #define QUEUE_MAX 20000u
-/* Placement attempts of one queue pass, and uuids it may need: attempt and leases of each gang. */
+/* Placement attempts of one queue pass, and the uuids it may need: one for each attempt. */
 #define SCHEDULE_BUDGET 8u
-#define SCHEDULE_FRESH  (SCHEDULE_BUDGET * (1 + SPEC_MAX_NODES) + 8)
+#define SCHEDULE_FRESH  SCHEDULE_BUDGET
 /* After the database refused us for reasons of its own, or a clock event was quarantined. */
 #define PAUSE_FIRST_MS 100u
 #define PAUSE_MAX_MS   10000u

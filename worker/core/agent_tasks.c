@@ -572,6 +572,8 @@ static void pack_all(void *arg)
     const struct agent_task *task = work->task;
     char folder[FS_PATH];
 
+    if (task->spec.outputs.count == 0)
+        return;
     if (fs_path(folder, "%s/packed", task->dir) != 0 || fs_mkdir(folder, 0700, &work->err) != 0)
         return;
     for (uint32_t i = 0; i < task->spec.outputs.count && work->count < SPEC_MAX_OUTPUTS; i++) {

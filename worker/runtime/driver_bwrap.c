@@ -53,9 +53,9 @@ static void add_tmpfs(struct driver_command *command, uint64_t size, const char 
  * A file of this text. It lies on the root, which is read-only in the end: a bind of its own would
  * make bwrap read the list of all mounts once more.
  */
-static int add_text(struct driver_command *command, const char *path, const char *text)
+static int add_bytes(struct driver_command *command, const char *path, const char *text,
+                     size_t length)
 {
-    size_t length = strlen(text);
     int low = memfd_create("etc", MFD_CLOEXEC);
     int fd = low < 0 ? -1 : fcntl(low, F_DUPFD, DRIVER_FIRST_FD);
     bool good =
@@ -75,7 +75,12 @@ static int add_text(struct driver_command *command, const char *path, const char
     return 0;
 }
 
-/* Copies one host file by its text; a missing one is left out. */
+static int add_text(struct driver_command *command, const char *path, const char *text)
+{
+    return add_bytes(command, path, text, strlen(text));
+}
+
+/* Copies one host file; a missing one is left out. */
 static int add_copy(struct driver_command *command, const char *path)
 {
     struct buf text;
@@ -83,17 +88,17 @@ static int add_copy(struct driver_command *command, const char *path)
 
     buf_init(&text, 0);
     if (fs_read(path, ETC_LIMIT, &text, NULL) == 0 && text.data != NULL)
-        rc = add_text(command, path, text.data);
+        rc = add_bytes(command, path, text.data, text.length);
     buf_fini(&text);
     return rc;
 }
 
 static int add_etc(struct driver_command *command, const struct driver_user *user)
 {
-    static const char *const shown[] = {
-        "/etc/ld.so.cache", "/etc/ld.so.conf",   "/etc/ld.so.conf.d",
-        "/etc/ssl/certs",   "/etc/alternatives", "/etc/OpenCL/vendors",
-        "/etc/localtime",   "/etc/protocols",    "/etc/services"};
+    static const char *const shown[] = {"/etc/ld.so.cache", "/etc/ld.so.conf.d", "/etc/ssl/certs",
+                                        "/etc/alternatives", "/etc/OpenCL/vendors"};
+    static const char *const copied[] = {"/etc/resolv.conf", "/etc/ld.so.conf", "/etc/localtime",
+                                         "/etc/protocols", "/etc/services"};
     static const char hosts[] = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " HOSTNAME "\n";
     static const char services[] = "passwd: files\ngroup: files\nhosts: files dns\n"
                                    "services: files\nprotocols: files\n";
@@ -117,7 +122,10 @@ static int add_etc(struct driver_command *command, const struct driver_user *use
         || add_text(command, "/etc/hostname", HOSTNAME "\n") != 0
         || add_text(command, "/etc/nsswitch.conf", services) != 0)
         return -ERR_IO;
-    return add_copy(command, "/etc/resolv.conf");
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof(copied) / sizeof(copied[0]); i++)
+        rc = add_copy(command, copied[i]);
+    return rc;
 }
 
 /* /bin and its like: links on merged systems, folders on others. */
