@@ -14,7 +14,7 @@ from pool import ROOT, until
 
 QUICKSTART = os.path.join(ROOT, "deploy", "quickstart")
 BIN = os.path.join(ROOT, "build", "release", "bin")
-FIRST_S, SECOND_S = 240, 30
+FIRST_S, SECOND_S = 420, 30  # the first may compile and prove twelve devices on a busy machine
 
 
 def processes_of(folder):
