@@ -217,6 +217,8 @@ class Worker:
         return completed
 
     def start(self):
+        if self not in self.pool.workers:
+            self.pool.workers.append(self)
         self.program.start(r"sheaf-worker ready", 60)
 
     def verb(self, *words):
