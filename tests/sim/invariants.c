@@ -273,7 +273,8 @@ static bool worker_is_done(const struct worker *worker)
     if (worker->vanished)
         return true;
     for (uint32_t i = 0; i < SIM_MAX_PROCESS; i++) {
-        if (worker->process[i].number != 0)
+        /* What has exited may lie about: its journal was cleared before the folder was. */
+        if (worker->process[i].number != 0 && worker->process[i].state != PROCESS_EXITED)
             return false;
     }
     return worker->up && worker->session_up && worker->journal.outbox_count == 0
@@ -384,6 +385,28 @@ static void check_reload(struct sim *sim)
     world_free(world);
 }
 
+static void check_worker(struct sim *sim, const struct worker *worker)
+{
+    if (worker_is_done(worker))
+        return;
+    for (uint32_t i = 0; i < SIM_MAX_PROCESS; i++) {
+        const struct process *process = &worker->process[i];
+        if (process->number != 0 && process->state != PROCESS_EXITED)
+            sim_break(sim, "gang absent: rank %u of attempt %llu is left on %u in state %d",
+                      process->id.rank, (ull_t)process->id.attempt, worker->index,
+                      (int)process->state);
+    }
+    for (uint32_t i = 0; i < worker->tasks.count; i++) {
+        const struct rank_task *task = &worker->tasks.task[i];
+        if (task->phase <= TASK_PHASE_COLLECTING)
+            sim_break(sim, "gang absent: attempt %llu is %s on %u at the end",
+                      (ull_t)task->id.attempt, task_phase_name(task->phase), worker->index);
+    }
+    sim_break(sim, "not forgotten: worker %u (%s, session %d) still tells %u messages",
+              worker->index, worker->up ? "up" : "down", worker->session_up,
+              worker->journal.outbox_count);
+}
+
 void check_end(struct sim *sim)
 {
     check_jobs(sim);
@@ -393,8 +416,10 @@ void check_end(struct sim *sim)
         if (sim->store.rows[i].kind == ROW_LEASE)
             check_final_bill(sim, &sim->store.rows[i].lease);
     }
+    for (uint32_t i = 0; i < sim->worker_count; i++)
+        check_worker(sim, &sim->worker[i]);
     if (sim_is_over(sim))
         check_reload(sim);
     else
-        sim_break(sim, "gang absent: something still runs or waits at the end");
+        sim_break(sim, "not forgotten: something waits at the end");
 }
