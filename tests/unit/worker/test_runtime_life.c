@@ -474,12 +474,8 @@ static void test_clean_leaves_nothing(void **state)
 
 struct crowd {
     struct trial trial[8]; /* only dir, exits and exit are used */
-<<<<<<< HEAD
-    int started;
-=======
     int ready;
     int all_ready;
->>>>>>> tidy
     int done;
     int uid[8];
 };
@@ -511,39 +507,15 @@ static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, vo
     crowd->done = left == 0;
 }
 
-/* Nobody leaves before everybody is there: a user is free again once its task has ended. */
-static void on_crowd_started(struct task *task, void *arg)
-{
-    struct crowd *crowd = arg;
-
-    (void)task;
-    if (++crowd->started < 8)
-        return;
-    for (int i = 0; i < 8; i++) {
-        char path[FS_PATH + 8];
-        snprintf(path, sizeof(path), "%s/job/go", crowd->trial[i].dir);
-        assert_int_equal(fs_write(path, "", 0, 0644, NULL), 0);
-    }
-}
-
 static void test_many_tasks_start_at_once_each_with_a_user_of_its_own(void **state)
 {
     struct crowd *crowd = calloc(1, sizeof(*crowd));
-<<<<<<< HEAD
-    struct task_hooks hooks = {
-        .on_started = on_crowd_started, .on_exit = on_crowd_exit, .arg = crowd};
-=======
     struct task_hooks hooks = {.on_ready = on_crowd_ready, .on_exit = on_crowd_exit, .arg = crowd};
->>>>>>> tidy
     struct err err = {0};
 
     (void)state;
     need_trial();
-<<<<<<< HEAD
-    trial_plan(trial, "id -u; while [ ! -e /job/go ]; do sleep 0.02; done; exit 10");
-=======
     trial_plan(trial, "id -u; exit 10");
->>>>>>> tidy
     for (int i = 0; i < 8; i++) {
         struct trial *one = &crowd->trial[i];
         snprintf(one->dir, sizeof(one->dir), "%s/crowd%d", trial->root, i);
