@@ -36,6 +36,7 @@ struct pieces {
 
 /* What the database said of a node's part in an attempt. */
 struct bulk_rank {
+    uint8_t attempt[16]; /* its key */
     bool known;
     bool allowed;
     uint32_t first; /* process ranks it may write for */
@@ -317,6 +318,7 @@ static struct bulk_rank *rank_ask(struct bulk *bulk, struct bulk_session *sessio
     struct db_args args;
 
     pieces_init(&rank->waiting);
+    memcpy(rank->attempt, attempt, sizeof(rank->attempt));
     map_put(&session->ranks, attempt, 16, rank);
     lookup->bulk = bulk;
     memcpy(lookup->attempt, attempt, 16);
@@ -333,6 +335,20 @@ static bool piece_is_sane(const Sheaf__LogPiece *piece)
            && piece->rank < SPEC_MAX_NODES * SPEC_MAX_GPUS_PER_NODE && piece->seq < INT64_MAX
            && piece->at_us < INT64_MAX && piece->raw_size <= BULK_PIECE
            && piece->data.len <= BULK_PACKED;
+}
+
+/*
+ * Forgets what can be asked anew. A rank that is being asked for stays: its pieces wait here, and
+ * their sender has no reason to send them again. False: there is still no room.
+ */
+static bool ranks_make_room(struct bulk_session *session)
+{
+    for (uint32_t i = session->ranks.count; i-- > 0;) {
+        struct bulk_rank *rank = map_at(&session->ranks, i);
+        if (rank->known)
+            free(map_remove(&session->ranks, rank->attempt, sizeof(rank->attempt)));
+    }
+    return session->ranks.count < RANKS_MAX;
 }
 
 void bulk_on_log(struct bulk *bulk, struct bulk_session *session, const Sheaf__LogPiece *log)
@@ -356,8 +372,13 @@ void bulk_on_log(struct bulk *bulk, struct bulk_session *session, const Sheaf__L
         memcpy(piece->data, log->data.data, log->data.len);
     struct bulk_rank *rank = map_get(&session->ranks, piece->attempt, 16);
     if (rank == NULL) {
-        if (session->ranks.count >= RANKS_MAX)
-            bulk_logs_end(session); /* asks anew; nothing waits that is not sent again */
+        if (session->ranks.count >= RANKS_MAX && !ranks_make_room(session)) {
+            /* The worker redials, and sends all that was not acknowledged. */
+            bulk_error(bulk, session, ERR_TOO_MANY, "logs of too many ranks at once", NULL);
+            bulk_give_credit(bulk, session, piece->size);
+            free(piece);
+            return;
+        }
         rank = rank_ask(bulk, session, piece->attempt);
     }
     if (!rank->known) {
