@@ -20,7 +20,7 @@ static const struct verb verbs[] = {
     {"status", "[-o json]", "state, devices, tasks and peers", verb_status},
     {"doctor", "[-o json]", "what works here, what does not, and the fixes", verb_doctor},
     {"bench", "[-o json]", "memory, arithmetic and copy speed of each device", verb_bench},
-    {"pause", "[--now]", "keep the machine for yourself; --now ends running jobs after notice",
+    {"pause", "", "keep the machine for yourself: no new work, running jobs end after the notice",
      verb_pause},
     {"resume", "", "offer it again", verb_resume},
     {"drain", "", "take no new jobs; running ones go on", verb_drain},
@@ -115,7 +115,6 @@ static int run(struct config *config, int argc, char **argv)
     int code;
 
     call.run = take_flag(&argc, argv, "--run");
-    call.now = take_flag(&argc, argv, "--now");
     if (!take_output(&argc, argv, &call.json)) {
         code = usage("the only format is: -o json", "");
     } else if (config_load(config, &argc, argv, &err) != 0

@@ -73,7 +73,7 @@ void frame_arena_fini(struct frame_arena *arena)
     arena->used = 0;
 }
 
-static bool message_texts_are_valid(const ProtobufCMessage *message);
+static bool message_is_valid(const ProtobufCMessage *message);
 
 static bool value_is_valid(const ProtobufCFieldDescriptor *field, const void *value)
 {
@@ -81,14 +81,21 @@ static bool value_is_valid(const ProtobufCFieldDescriptor *field, const void *va
         return true;
     if (field->type == PROTOBUF_C_TYPE_STRING)
         return utf8_is_valid(value, strlen(value));
-    return message_texts_are_valid(value);
+    return message_is_valid(value);
 }
 
-/* protobuf-c does not check that strings are UTF-8; jansson and PostgreSQL refuse others later. */
-static bool message_texts_are_valid(const ProtobufCMessage *message)
+/*
+ * protobuf-c does not check that strings are UTF-8; jansson and PostgreSQL refuse others later. It
+ * takes field number 0 where that is spelled in two bytes, and then writes what it will not read.
+ */
+static bool message_is_valid(const ProtobufCMessage *message)
 {
     const uint8_t *base = (const uint8_t *)message;
 
+    for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+        if (message->unknown_fields[i].tag == 0)
+            return false;
+    }
     for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
         const void *const *member = (const void *const *)(const void *)(base + field->offset);
@@ -118,7 +125,7 @@ ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *type, const voi
     if (size > FRAME_MAX)
         return NULL;
     ProtobufCMessage *message = protobuf_c_message_unpack(type, &arena->allocator, size, bytes);
-    if (message == NULL || !message_texts_are_valid(message))
+    if (message == NULL || !message_is_valid(message))
         return NULL;
     return message;
 }

@@ -235,7 +235,7 @@ static void put_conversion(struct buf *line, const struct conversion *how, struc
         buf_puts(line, "%");
         break;
     default:
-        BUG_ON("conversion that the log does not know");
+        err_bug(__FILE__, __LINE__, "conversion that the log does not know");
     }
 }
 

@@ -356,6 +356,13 @@ int zsock_send(struct zsock *socket, const void *peer, size_t peer_size, const v
     return error == EHOSTUNREACH ? -ERR_UNREACHABLE : -ERR_TOO_MANY;
 }
 
+void zsock_free_linger(struct zsock *socket, int ms)
+{
+    if (socket != NULL)
+        zmq_setsockopt(socket->handle, ZMQ_LINGER, &ms, sizeof(ms));
+    zsock_free(socket);
+}
+
 void zsock_free(struct zsock *socket)
 {
     if (socket == NULL)

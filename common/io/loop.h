@@ -74,6 +74,8 @@ bool zsock_was_refused(struct zsock *socket);
 int zsock_send(struct zsock *socket, const void *peer, size_t peer_size, const void *bytes,
                size_t size) SHEAF_MUST_USE;
 void zsock_free(struct zsock *socket);
+/* As zsock_free, but what was sent last may still leave: zmq_ctx_term waits up to `ms` for it. */
+void zsock_free_linger(struct zsock *socket, int ms);
 
 /*
  * ZAP handler of a context, on a thread of its own; must exist before the first CURVE server. It

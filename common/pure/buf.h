@@ -29,7 +29,7 @@ void buf_clear(struct buf *buf);
 void buf_append(struct buf *buf, const void *bytes, size_t length);
 void buf_puts(struct buf *buf, const char *text);
 void buf_printf(struct buf *buf, const char *format, ...) SHEAF_PRINTF(2, 3);
-void buf_vprintf(struct buf *buf, const char *format, va_list args);
+void buf_vprintf(struct buf *buf, const char *format, va_list args) SHEAF_PRINTF(2, 0);
 /* Drops the first n bytes (all if n is larger). O(remaining). */
 void buf_drop(struct buf *buf, size_t n);
 /* Moves the bytes out (terminated, caller frees); the buffer is empty afterwards. */

@@ -16,6 +16,7 @@ static const struct err_info rows[] = {
 
 static const size_t row_count = sizeof(rows) / sizeof(rows[0]);
 
+SHEAF_PRINTF(4, 0)
 static void fill(struct err *err, enum err_code code, const char *pointer, const char *format,
                  va_list args)
 {

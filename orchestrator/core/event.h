@@ -248,6 +248,7 @@ struct ev_receipt {
         uint64_t attempt;
         uint32_t term;
         uint32_t epoch;
+        uint32_t rank;
         uint64_t used_ms; /* cumulative since go */
     } line[HELLO_MAX_TASKS];
     uint32_t line_count;

@@ -450,6 +450,15 @@ static void apply_output(struct world *world, const struct job_output_row *row)
     *output = *row;
 }
 
+/* Only the number counts: what was taken once is not taken again. */
+static void apply_receipt(struct world *world, const struct receipt_row *row)
+{
+    struct node *node = table_get(&world->nodes, row->node);
+
+    if (node != NULL && node->receipt_seq < row->seq)
+        node->receipt_seq = row->seq;
+}
+
 static void apply_idem(struct world *world, const struct idem_row *row)
 {
     struct row_key key = row_key(&(struct row){.kind = ROW_IDEM, .idem = *row});
@@ -465,16 +474,6 @@ static void apply_idem(struct world *world, const struct idem_row *row)
     *place = *row;
     map_put(&world->idem_by_key, &key, sizeof(key), place);
     world->idem_next = (world->idem_next + 1) % WORLD_IDEM_MAX;
-}
-
-/* Of receipts the world keeps the newest number alone: a resent one is known after a restart too.
- */
-static void apply_receipt(struct world *world, const struct receipt_row *row)
-{
-    struct node *node = table_get(&world->nodes, row->node);
-
-    if (node != NULL && row->seq > node->receipt_seq)
-        node->receipt_seq = row->seq;
 }
 
 static void apply_work(struct world *world, const struct row *row)
@@ -501,11 +500,11 @@ static void apply_work(struct world *world, const struct row *row)
     case ROW_JOB_OUTPUT:
         apply_output(world, &row->job_output);
         break;
-    case ROW_IDEM:
-        apply_idem(world, &row->idem);
-        break;
     case ROW_RECEIPT:
         apply_receipt(world, &row->receipt);
+        break;
+    case ROW_IDEM:
+        apply_idem(world, &row->idem);
         break;
     default: /* the other append-only kinds are history: the world keeps none */
         break;

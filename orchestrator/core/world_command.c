@@ -182,12 +182,18 @@ int command_token(struct step *step, const struct token_row *token, struct reply
         .created_us = step->now,
         .expires_us = ask->expires_us,
     };
-    if (is_given(ask->project))
-        row.token.project = project_by_name(step->world, ask->project)->row.id;
+    if (is_given(ask->project)) {
+        const struct project *project = project_by_name(step->world, ask->project);
+        BUG_ON(project == NULL);
+        row.token.project = project->row.id;
+    }
     if (is_given(ask->provider))
         row.token.provider = provider_need(step, ask)->id;
-    if (is_given(ask->user))
-        row.token.user = user_by_name(step->world, ask->user)->id;
+    if (is_given(ask->user)) {
+        const struct user_row *user = user_by_name(step->world, ask->user);
+        BUG_ON(user == NULL);
+        row.token.user = user->id;
+    }
     memcpy(row.token.hash, ask->hash, sizeof(row.token.hash));
     memcpy(row.token.prefix, ask->prefix, sizeof(row.token.prefix));
     row.token.id = step_id(step);

@@ -151,25 +151,41 @@ void task_news(struct step *step, const struct ev_task *task)
 
 /* -- receipts -------------------------------------------------------------------------------- */
 
+/* The rank that a line is about; NULL when that one has ended or is another node's. */
+static struct rank *find_metered(const struct world *world, const struct ev_receipt *receipt,
+                                 const struct ghost *task)
+{
+    const struct attempt *attempt = table_get(&world->attempts, task->attempt);
+
+    if (attempt == NULL || attempt->row.term != task->term || attempt->row.epoch != task->epoch)
+        return NULL;
+    for (uint32_t i = 0; i < attempt->rank_count; i++) {
+        struct rank *rank = attempt->rank[i];
+        if (rank->row.node == receipt->node && !rank_is_final(rank))
+            return rank;
+    }
+    return NULL;
+}
+
 static void take_line(struct step *step, const struct ev_receipt *receipt, uint32_t index)
 {
-    const struct attempt *attempt = table_get(&step->world->attempts, receipt->line[index].attempt);
+    const struct ghost task = {receipt->line[index].attempt, receipt->line[index].term,
+                               receipt->line[index].epoch, receipt->line[index].rank};
+    struct rank *rank = find_metered(step->world, receipt, &task);
 
-    if (attempt == NULL || attempt->row.term != receipt->line[index].term
-        || attempt->row.epoch != receipt->line[index].epoch)
+    if (rank == NULL) { /* it still holds what has ended: an order to forget was lost */
+        order_forget(step, receipt->node, &task, ERR_WIRE_FENCE);
         return;
-    for (uint32_t i = 0; i < attempt->rank_count; i++) {
-        struct lease *lease = attempt->rank[i]->lease;
-        if (lease->row.node != receipt->node || lease->row.ended_us != 0
-            || receipt->line[index].used_ms <= lease->row.receipt_ms)
-            continue;
-        struct row row = {.kind = ROW_LEASE, .lease = lease->row};
-        row.lease.receipt_ms = receipt->line[index].used_ms;
-        step_emit(step, &row);
-        /* The last receipt of a rank may come after its exit. */
-        if (lease->row.meter_to_us != 0 && class_pays(attempt->row.class))
-            lease_settle(step, lease);
     }
+    struct lease *lease = rank->lease;
+    if (receipt->line[index].used_ms <= lease->row.receipt_ms)
+        return;
+    struct row row = {.kind = ROW_LEASE, .lease = lease->row};
+    row.lease.receipt_ms = receipt->line[index].used_ms;
+    step_emit(step, &row);
+    /* The last receipt of a rank may come after its exit. */
+    if (lease->row.meter_to_us != 0 && class_pays(rank->attempt->row.class))
+        lease_settle(step, lease);
 }
 
 void task_receipt(struct step *step, const struct ev_receipt *receipt)

@@ -278,6 +278,7 @@ static int receipt_lines(const Sheaf__Receipt *wire, struct ev_receipt *out, str
         out->line[i].attempt = line->attempt;
         out->line[i].term = line->term;
         out->line[i].epoch = line->epoch;
+        out->line[i].rank = line->rank;
         out->line[i].used_ms = line->used_ms;
     }
     out->line_count = (uint32_t)wire->n_lines;

@@ -4,6 +4,7 @@ gateway, workers in bubblewrap, all over loopback, each in a folder below one te
 Nothing waits by sleeping blindly: programs say when they are ready, jobs are followed by their
 event stream, and `until` polls a condition under a deadline.
 """
+import fcntl
 import json
 import os
 import re
@@ -20,25 +21,45 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("SHEAF_BIN", os.path.join(ROOT, "build", "dev", "bin"))
 
 
-def free_ports(count, span=1, above=0):
-    """The first of `span` consecutive free TCP ports, `count` times, none of them below `above`."""
-    found, at = [], above or 20000 + (os.getpid() * 97) % 20000
-    while len(found) < count:
-        sockets = []
-        try:
-            for port in range(at, at + span):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    sock = socket.socket(socket.AF_INET, kind)
-                    sockets.append(sock)
+class Ports:
+    """A block of ports of this machine's own: locked against other pools that run meanwhile, and
+    below the range that outgoing connections take theirs from."""
+    FIRST, SIZE, BLOCKS = 20000, 200, 60
+
+    def __init__(self):
+        for i in range(self.BLOCKS):
+            block = (os.getpid() + i) % self.BLOCKS
+            self.lock = open(f"/tmp/sheaf-e2e-ports-{block}.lock", "a", encoding="utf-8")
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.next = self.FIRST + block * self.SIZE
+                self.end = self.next + self.SIZE
+                return
+            except OSError:
+                self.lock.close()
+        raise AssertionError("every block of test ports is in use")
+
+    def take(self, span=1):
+        """The first of `span` consecutive free ports."""
+        while self.next + span <= self.end:
+            first, self.next = self.next, self.next + span
+            if all(self._is_free(port) for port in range(first, first + span)):
+                return first
+        raise AssertionError("no free ports are left in this block")
+
+    @staticmethod
+    def _is_free(port):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
                     sock.bind(("127.0.0.1", port))
-            found.append(at)
-        except OSError:
-            pass
-        finally:
-            for sock in sockets:
-                sock.close()
-        at += span
-    return found
+                except OSError:
+                    return False
+        return True
+
+    def close(self):
+        self.lock.close()
 
 
 def until(what, condition, seconds=30, every=0.05):
@@ -161,12 +182,13 @@ class Client:
 
 
 class Worker:
-    def __init__(self, pool, name, index, price, region, extra, devices, prefix, env):
+    def __init__(self, pool, name, price="0.40", region="eu", extra=(), devices=2, prefix=(),
+                 env=None, address=None):
         self.pool, self.name = pool, name
         self.state = os.path.join(pool.dir, name)
-        low = pool.worker_ports[index]
+        low = pool.ports.take(10)
         self.common = ["--state", self.state]
-        self.join_flags = ["--name", name, "--address", "127.0.0.1", "--port-range",
+        self.join_flags = ["--name", name, "--address", address or pool.host, "--port-range",
                            f"{low}-{low + 8}", "--probe-port", str(low + 9), "--price", price,
                            "--region", region, *extra]
         machine = os.path.join(pool.dir, name + ".machine-id")  # one machine each, as it were
@@ -174,12 +196,12 @@ class Worker:
             file.write(uuid.uuid4().hex + "\n")
         self.join_flags += ["--machine-id", machine]
         env = {"POCL_DEVICES": " ".join(["basic"] * devices), "POCL_MEMORY_LIMIT": "1",
-               "SHEAF_DEVICE_SALT": name, **env}
+               "SHEAF_DEVICE_SALT": name, **(env or {})}
         self.env = env
-        self.prefix = prefix
+        self.prefix = list(prefix)
         self.program = Program(name, [os.path.join(BIN, "sheaf-worker"), "run", *self.common,
                                       *self.join_flags],
-                               os.path.join(pool.dir, name + ".log"), env, prefix)
+                               os.path.join(pool.dir, name + ".log"), env, self.prefix)
 
     def join(self, token, code=0):
         completed = subprocess.run(
@@ -195,41 +217,71 @@ class Worker:
         return completed
 
     def start(self):
+        if self not in self.pool.workers:
+            self.pool.workers.append(self)
         self.program.start(r"sheaf-worker ready", 60)
+
+    def verb(self, *words):
+        """What the machine's owner types."""
+        return subprocess.run([os.path.join(BIN, "sheaf-worker"), *words, *self.common],
+                              capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def lose(self):
+        """The machine is gone: the worker, its supervisors and all that they run, at once."""
+        self.program.kill(signal.SIGKILL)
+        children, doomed = {}, []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+                    if f"{self.state}/" in file.read():
+                        doomed.append(int(pid))
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(pid))
+            except OSError:
+                pass  # it ended meanwhile
+        for pid in doomed:
+            doomed += [child for child in children.get(pid, []) if child not in doomed]
+        for pid in doomed:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 class Pool:
     """An orchestrator and a gateway; workers are added."""
 
-    def __init__(self, flags=()):
+    def __init__(self, flags=(), host="127.0.0.1"):
         self.dir = tempfile.mkdtemp(prefix="sheaf-e2e-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.workers = []
-        ports = free_ports(6)
-        self.worker_ports = free_ports(12, span=10, above=max(ports) + 1)
-        control, command, hints, metrics, https, bulk = ports
-        self.metrics_port = metrics
+        self.host = host
+        self.ports = Ports()
+        self.port = {name: self.ports.take() for name in
+                     ("control", "command", "hints", "metrics", "https", "bulk")}
         state = os.path.join(self.dir, "orchestrator")
-        self.control = f"tcp://127.0.0.1:{control}"
-        self.bulk = f"tcp://127.0.0.1:{bulk}"
-        self.ports = {"control": control, "bulk": bulk, "command": command, "https": https}
+        self.control = f"tcp://{host}:{self.port['control']}"
+        self.bulk = f"tcp://{host}:{self.port['bulk']}"
         self.orchestrator = Program("orchestrator", [
             os.path.join(BIN, "sheaf-orchestrator"), "run", "--state", state,
             "--worker-bind", self.control, "--advertise", self.control,
-            "--command-bind", f"tcp://127.0.0.1:{command}",
-            "--hint-bind", f"tcp://127.0.0.1:{hints}",
-            "--metrics-bind", f"127.0.0.1:{metrics}", "--operator-token-file",
+            "--command-bind", f"tcp://127.0.0.1:{self.port['command']}",
+            "--hint-bind", f"tcp://127.0.0.1:{self.port['hints']}",
+            "--metrics-bind", f"127.0.0.1:{self.port['metrics']}", "--operator-token-file",
             os.path.join(self.dir, "operator.token"), *flags],
             os.path.join(self.dir, "orchestrator.log"))
-        self.url = f"https://127.0.0.1:{https}"
-        gateway_state = os.path.join(self.dir, "gateway")
-        self.gateway = Program("gateway", [
-            os.path.join(BIN, "sheaf-gateway"), "--link", os.path.join(state, "gateway.link"),
-            "--state", gateway_state, "--bind", f"https://127.0.0.1:{https}", "--bulk-bind", self.bulk,
-            "--url", self.url, "--bulk-url", self.bulk],
-            os.path.join(self.dir, "gateway.log"))
+        self.url = f"https://{host}:{self.port['https']}"
+        self.gateway = self.make_gateway(self.bulk)
         self.state = state
         self.ca = None
+
+    def make_gateway(self, bulk):
+        return Program("gateway", [
+            os.path.join(BIN, "sheaf-gateway"), "--link",
+            os.path.join(self.dir, "orchestrator", "gateway.link"), "--state",
+            os.path.join(self.dir, "gateway"), "--bind", self.url, "--bulk-bind", bulk, "--url",
+            self.url, "--bulk-url", bulk], os.path.join(self.dir, "gateway.log"))
 
     def start(self):
         self.orchestrator.start("sheaf-orchestrator ready", 120)
@@ -247,16 +299,28 @@ class Pool:
         made = self.operator.json("token", "create", "--role", "tenant", "--project", project)
         return Client(self, made["secret"], "tenant-" + project)
 
-    def add_worker(self, name, price="0.40", region="eu", extra=(), devices=2, prefix=(), env=None,
-                   start=True):
-        worker = Worker(self, name, len(self.workers), price, region, list(extra), devices,
-                        list(prefix), env or {})
+    def join_token(self, provider="p-eu"):
+        return self.operator.json("token", "join", "--provider", provider)["token"]
+
+    def add_worker(self, name, region="eu", start=True, **kw):
+        worker = Worker(self, name, region=region, **kw)
         self.workers.append(worker)
-        token = self.operator.json("token", "join", "--provider", "p-" + region)["token"]
-        worker.join(token)
+        worker.join(self.join_token("p-" + region))
         if start:
             worker.start()
         return worker
+
+    def node(self, name):
+        """A node by its name, or None."""
+        return next((n for n in self.operator.json("node", "ls") if n["name"] == name), None)
+
+    def metric(self, name):
+        """The sum of a metric of the orchestrator over its labels."""
+        page = subprocess.run(
+            ["curl", "-s", f"http://127.0.0.1:{self.port['metrics']}/metrics"],
+            capture_output=True, text=True, check=True).stdout
+        return sum(float(line.split()[-1]) for line in page.splitlines()
+                   if line.split("{")[0].split(" ")[0] == name)
 
     def until_ready(self, count, seconds=60):
         def ready():
@@ -285,6 +349,7 @@ class Pool:
             worker.program.stop()
         self.gateway.stop()
         self.orchestrator.stop()
+        self.ports.close()
         if keep:
             print("kept:", self.dir)
         else:

@@ -16,7 +16,7 @@ while True:
     sock.sendto(data, peer)
 """
 PING = """
-import socket, statistics, sys, time
+import socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.settimeout(1)
 taken = []
@@ -28,7 +28,7 @@ for _ in range(int(sys.argv[2])):
     except TimeoutError:
         continue
     taken.append((time.perf_counter() - began) * 1000)
-print(statistics.median(taken) if taken else -1)
+print(min(taken, default=-1))
 """
 
 
@@ -58,7 +58,8 @@ class Regions(unittest.TestCase):
         return subprocess.run([program, "ctl", "/tmp/sheaf-regions-rt.sock", *words], check=True,
                               capture_output=True, text=True).stdout
 
-    def rtt_ms(self, source, target, count=9):
+    def rtt_ms(self, source, target, count=15):
+        """The least of `count` round trips: what the emulator adds, without what a busy machine does."""
         done = subprocess.run(["ip", "netns", "exec", f"sheaf-rt-{source}", sys.executable, "-c",
                                PING, f"10.79.{target}.1", str(count)], check=True,
                               capture_output=True, text=True)

@@ -419,7 +419,7 @@ static struct sockaddr_un socket_address(const char *path)
         errno = ENAMETOOLONG;
         fail(path);
     }
-    strcpy(address.sun_path, path); /* the length was just checked */
+    memcpy(address.sun_path, path, strlen(path) + 1);
     return address;
 }
 

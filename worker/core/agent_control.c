@@ -158,18 +158,20 @@ static json_t *set_owner(struct agent *agent, const struct owner_file *owner, co
     return done(text);
 }
 
-static json_t *do_pause(struct agent *agent, const json_t *request)
+/* The notice runs here too: it holds while the orchestrator cannot be reached. */
+static json_t *do_pause(struct agent *agent, bool paused)
 {
     struct owner_file owner = agent->owner;
     json_t *answer;
 
-    owner.paused = true;
-    answer = set_owner(agent, &owner, "pause", "no new work; running jobs go on to their end");
-    if (!json_is_true(json_object_get(request, "now")) || json_object_get(answer, "error"))
+    owner.paused = paused;
+    answer = set_owner(agent, &owner, paused ? "pause" : "resume",
+                       paused ? "no new work; running jobs end after the notice time"
+                              : "new work is taken again");
+    if (json_object_get(answer, "error"))
         return answer;
-    json_decref(answer);
     for (uint32_t i = agent->tasks.count; i-- > 0;) {
-        struct task_event event = {.kind = TASK_EV_RECLAIM,
+        struct task_event event = {.kind = paused ? TASK_EV_RECLAIM : TASK_EV_RELENT,
                                    .id = agent->tasks.task[i].id,
                                    .detail = "the owner paused the machine",
                                    .notice_us = clock_mono_us()
@@ -177,7 +179,7 @@ static json_t *do_pause(struct agent *agent, const json_t *request)
 
         agent_event(agent, &event);
     }
-    return done("no new work; running jobs are stopped after the notice time");
+    return answer;
 }
 
 static json_t *do_price(struct agent *agent, const json_t *request)
@@ -202,22 +204,17 @@ static json_t *do_drain(struct agent *agent, bool drain)
 static json_t *serve(struct agent *agent, const json_t *request)
 {
     const char *verb = json_text(request, "verb");
-    struct owner_file owner = agent->owner;
 
     if (!verb)
         return refusal("no verb");
     if (strcmp(verb, "status") == 0)
         return status_json(agent);
-    if (strcmp(verb, "pause") == 0)
-        return do_pause(agent, request);
+    if (strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0)
+        return do_pause(agent, strcmp(verb, "pause") == 0);
     if (strcmp(verb, "price") == 0)
         return do_price(agent, request);
     if (strcmp(verb, "drain") == 0 || strcmp(verb, "undrain") == 0)
         return do_drain(agent, strcmp(verb, "drain") == 0);
-    if (strcmp(verb, "resume") == 0) {
-        owner.paused = false;
-        return set_owner(agent, &owner, "resume", "new work is taken again");
-    }
     if (strcmp(verb, "leave") == 0) {
         if (!agent->leaving) {
             agent->leaving = true;

@@ -114,6 +114,21 @@ static void on_usage_time(evutil_socket_t fd, short what, void *arg)
     free(pids);
 }
 
+/*
+ * Notices of the last start that nobody acknowledged follow our hello, which offers every device
+ * again: the newest word has to be this start's, which has seen no foreign process yet.
+ */
+static void retract_notices(struct agent *agent)
+{
+    if (keep_message_count(agent->keep) == 0)
+        return;
+    for (uint32_t i = 0; i < agent->host->device_count; i++) {
+        if (agent->host->device[i].gpu && claim_is_listed(agent->settings, i))
+            agent_notice(agent, "device-use", i, false, 0, "the worker started anew");
+    }
+    agent_commit(agent);
+}
+
 /* Class cpu has no telemetry that could tell whose memory it is: no child is started for it. */
 void agent_usage_start(struct agent *agent)
 {
@@ -126,6 +141,7 @@ void agent_usage_start(struct agent *agent)
         any |= agent->host->device[i].gpu && claim_is_listed(settings, i);
     if (!any)
         return;
+    retract_notices(agent);
     agent->usage = event_new(agent->base, -1, EV_PERSIST, on_usage_time, agent);
     BUG_ON(!agent->usage || event_add(agent->usage, &wait) != 0);
 }

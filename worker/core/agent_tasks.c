@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/io/clock.h"
 #include "common/io/log.h"
 #include "common/io/pack.h"
 #include "common/io/spec_json.h"
@@ -68,10 +69,10 @@ struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id
     agent->task[slot] = task;
     task->agent = agent;
     task->id = *id;
-    if (fs_path(task->dir, "%s/tasks/%s-%u", agent->settings->state,
-                hex_format(record->attempt_uid, 16, uid), id->rank)
-        != 0)
-        BUG_ON("a state folder's path that settings accepted is too long");
+    /* Settings refused a state folder whose paths would not fit. */
+    BUG_ON(fs_path(task->dir, "%s/tasks/%s-%u", agent->settings->state,
+                   hex_format(record->attempt_uid, 16, uid), id->rank)
+           != 0);
     task->port = record->port;
     read_order(agent, task);
     return task;
@@ -785,10 +786,10 @@ void agent_resume(struct agent *agent)
     enum task_phase phases[TASKS_MAX];
     uint32_t count = agent->tasks.count;
 
+    tasks_resume(&agent->tasks, clock_mono_us());
     for (uint32_t i = 0; i < count; i++) { /* the table changes on the way */
         ids[i] = agent->tasks.task[i].id;
         phases[i] = agent->tasks.task[i].phase;
-        agent->tasks.task[i].phase_us = 0;
         (void)agent_task_make(agent, &ids[i]);
     }
     for (uint32_t i = 0; i < count; i++) {

@@ -13,8 +13,10 @@
 /* A welcome that does not come in this time: try the next endpoint. */
 #define WELCOME_US INT64_C(5000000)
 /* Every heartbeat is answered: so many without an answer, and at least so long, and it is dead. */
-#define SILENCE_BEATS   3
-#define SILENCE_MIN_US  INT64_C(5000000)
+#define SILENCE_BEATS  3
+#define SILENCE_MIN_US INT64_C(5000000)
+/* For the goodbye to leave. */
+#define LINGER_MS       500
 #define BACKOFF_MIN_MS  100u
 #define BACKOFF_MAX_MS  10000u
 #define HEARTBEAT_MIN   500u
@@ -307,12 +309,26 @@ int session_new(struct event_base *base, void *zmq_context, const struct session
     return 0;
 }
 
+static void say_bye(struct session *session)
+{
+    Sheaf__Envelope envelope = SHEAF__ENVELOPE__INIT;
+    Sheaf__Bye bye = SHEAF__BYE__INIT;
+    char reason[] = "the worker ends";
+
+    bye.reason = reason;
+    envelope.body_case = SHEAF__ENVELOPE__BODY_BYE;
+    envelope.bye = &bye;
+    (void)send_envelope(session, &envelope); /* lost: three heartbeats tell the same */
+}
+
 void session_free(struct session *session)
 {
     if (!session)
         return;
+    if (session->up)
+        say_bye(session);
     if (session->timer)
         event_free(session->timer);
-    zsock_free(session->socket);
+    zsock_free_linger(session->socket, session->up ? LINGER_MS : 0);
     free(session);
 }

@@ -39,6 +39,7 @@ struct session_options {
 int session_new(struct event_base *base, void *zmq_context, const struct session_options *options,
                 const struct session_hooks *hooks, struct session **ret_session,
                 struct err *err) SHEAF_MUST_USE;
+/* Says goodbye, so that no work is sent to a worker that is not there. */
 void session_free(struct session *session);
 /* Between a welcome and its end. */
 bool session_is_up(const struct session *session);

@@ -164,6 +164,12 @@ bool tasks_restore(struct tasks *tasks, const struct rank_task *task)
     return true;
 }
 
+void tasks_resume(struct tasks *tasks, int64_t now_us)
+{
+    for (uint32_t i = 0; i < tasks->count; i++)
+        tasks->task[i].phase_us = now_us;
+}
+
 /* -- moves ------------------------------------------------------------------------------------- */
 
 static void set_phase(struct rank_task *task, enum task_phase phase, int64_t now_us)

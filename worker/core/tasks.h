@@ -187,6 +187,11 @@ void tasks_fence(struct tasks *tasks, const uint8_t job[16], uint32_t epoch);
 /* Puts a task back that the journal held; false when the table is full. */
 bool tasks_restore(struct tasks *tasks, const struct rank_task *task);
 /*
+ * After a start and all restores: every wait begins anew, as the clock of the last start says
+ * nothing here. now_us is monotonic.
+ */
+void tasks_resume(struct tasks *tasks, int64_t now_us);
+/*
  * One step. Appends to out, in the order in which the actions must happen. now_us is monotonic;
  * every event but TICK names one task. O(tasks).
  */

@@ -27,8 +27,8 @@ int verb_fail(const struct err *err)
         {ERR_USAGE, 2},           {ERR_CONFIG_INVALID, 2}, {ERR_NOT_FOUND, 3},
         {ERR_NOT_ENROLLED, 4},    {ERR_TOKEN_INVALID, 4},  {ERR_TLS_VERIFY, 4},
         {ERR_ALREADY_RUNNING, 5}, {ERR_STATE_CONFLICT, 5}, {ERR_JOIN_TOKEN_SPENT, 5},
-        {ERR_UUID_CONFLICT, 5},   {ERR_STATE_CORRUPT, 5},  {ERR_TIMEOUT, 8},
-        {ERR_UNREACHABLE, 9},     {ERR_INTERRUPTED, 130},
+        {ERR_UUID_CONFLICT, 5},   {ERR_STATE_CORRUPT, 5},  {ERR_SELFTEST_FAILED, 5},
+        {ERR_TIMEOUT, 8},         {ERR_UNREACHABLE, 9},    {ERR_INTERRUPTED, 130},
     };
     const struct err_info *info = err_info(err->code);
 
@@ -157,7 +157,6 @@ static int set_paused(const struct verb_call *call, bool paused)
     json_t *request = request_of(paused ? "pause" : "resume");
     int rc;
 
-    json_object_set_new(request, "now", json_boolean(call->now));
     rc = ask_and_print(call, request, &err);
     if (rc == -ERR_UNREACHABLE) {
         rc = home_load_owner(call->settings, &owner, &err);

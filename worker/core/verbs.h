@@ -14,7 +14,6 @@ struct verb_call {
     char **argv;
     bool json; /* -o json */
     bool run;  /* join --run */
-    bool now;  /* pause --now */
 };
 
 int verb_join(const struct verb_call *call);

@@ -55,7 +55,7 @@ def main() -> int:
     sums = [None] * world
     dist.all_gather_object(sums, weights.double().sum().item())
     same = len(set(sums)) == 1
-    out = os.environ.get("SHEAF_OUT", "/out")
+    out = os.environ.get("SHEAF_OUT_DIR", "/out")
     with open(f"{out}/summary-{rank}.json", "w", encoding="utf-8") as file:
         json.dump({"rank": rank, "world": world, "first_loss": losses[0],
                    "last_loss": losses[-1], "same_weights": same, "steps": STEPS}, file)

@@ -116,6 +116,21 @@ static void test_strings_that_are_not_utf8_are_refused(void **state)
     frame_arena_fini(&arena);
 }
 
+static void test_field_number_0_is_refused_however_it_is_spelled(void **state)
+{
+    static const uint8_t brief[] = {0x00, 0x38};
+    static const uint8_t spelled[] = {0x80, 0x00, 0x38};
+    static const uint8_t inside[] = {0xa2, 0x01, 0x03, 0x80, 0x00, 0x38}; /* of Bye, field 20 */
+    struct frame_arena arena;
+
+    (void)state;
+    frame_arena_init(&arena, FRAME_MAX_BUDGET);
+    assert_null(frame_decode(&sheaf__envelope__descriptor, brief, sizeof(brief), &arena));
+    assert_null(frame_decode(&sheaf__envelope__descriptor, spelled, sizeof(spelled), &arena));
+    assert_null(frame_decode(&sheaf__envelope__descriptor, inside, sizeof(inside), &arena));
+    frame_arena_fini(&arena);
+}
+
 static void test_a_mebibyte_of_empty_messages_hits_the_budget(void **state)
 {
     /* LinkReport.links, each empty: two bytes on the wire, dozens in memory. */
@@ -686,6 +701,7 @@ int main(void)
         cmocka_unit_test(test_a_message_survives_the_wire),
         cmocka_unit_test(test_every_cut_or_flipped_message_is_survived),
         cmocka_unit_test(test_strings_that_are_not_utf8_are_refused),
+        cmocka_unit_test(test_field_number_0_is_refused_however_it_is_spelled),
         cmocka_unit_test(test_a_mebibyte_of_empty_messages_hits_the_budget),
         cmocka_unit_test(test_a_frame_above_the_cap_is_not_even_looked_at),
         cmocka_unit_test(test_decoding_survives_each_failed_allocation),

@@ -370,6 +370,52 @@ static void test_outputs_are_registered_once(void **state)
     assert_int_equal(bench_command(&bench, &event, bench.gateway).err.code, ERR_NOT_FOUND);
 }
 
+/* Its acknowledgement is lost with the orchestrator: the worker sends it to the next one. */
+static void test_a_receipt_is_taken_once_over_restarts(void **state)
+{
+    (void)state;
+    struct uuid job = gang(1);
+    struct event event = {.kind = EV_RECEIPT};
+
+    bench_run(&bench, &job);
+    event.receipt = (struct ev_receipt){
+        .node = bench.node[0], .seq = 7, .bytes = (const uint8_t *)"receipt", .bytes_length = 7};
+    bench_step(&bench, &event);
+    assert_true(bench.out.row_count > 0);
+    world_free(bench.world);
+    bench.world = shadow_load(&bench.shadow);
+    bench_step(&bench, &(struct event){.kind = EV_BOOT});
+    bench_step(&bench, &event);
+    assert_int_equal(bench.out.row_count, 0);
+}
+
+/* The order to forget was lost, the session lives on: the meter that still runs gives it away. */
+static void test_a_receipt_of_an_ended_attempt_is_told_to_forget(void **state)
+{
+    (void)state;
+    struct uuid job = gang(1);
+    struct event event = {.kind = EV_RECEIPT};
+
+    bench_run(&bench, &job);
+    const struct rank *rank = rank_of(&job, 0);
+    event.receipt = (struct ev_receipt){.node = rank->row.node,
+                                        .seq = 1000,
+                                        .bytes = (const uint8_t *)"receipt",
+                                        .bytes_length = 7,
+                                        .line_count = 1};
+    event.receipt.line[0].attempt = rank->row.attempt;
+    event.receipt.line[0].term = rank->attempt->row.term;
+    event.receipt.line[0].epoch = rank->attempt->row.epoch;
+    bench_step(&bench, &event);
+    assert_int_equal(bench_orders(&bench, ORDER_FORGET, bench.node[0]), 0);
+    bench_cancel(&bench, &job);
+    bench_wait(&bench, 60 * BENCH_SECOND);
+    assert_state(&job, JOB_CANCELLED, ERR_CANCELLED_BY_USER);
+    event.receipt.seq++;
+    bench_step(&bench, &event);
+    assert_int_equal(bench_orders(&bench, ORDER_FORGET, bench.node[0]), 1);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -392,6 +438,8 @@ int main(void)
         CASE(test_priority_then_age),
         CASE(test_unmeasured_links_are_probed),
         CASE(test_outputs_are_registered_once),
+        CASE(test_a_receipt_is_taken_once_over_restarts),
+        CASE(test_a_receipt_of_an_ended_attempt_is_told_to_forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
-#include "common/io/clock.h"
 #include "orchestrator/fleet/verdict.h"
 
 #define SEED ((uint64_t)0x5eedf00d)
@@ -109,15 +109,15 @@ static void test_lies_fail_with_a_reason(void **state)
 static void test_a_verdict_is_cheap(void **state)
 {
     struct verdict verdict = honest;
-    int64_t began_us = clock_mono_us();
+    clock_t began = clock();
     int64_t took_us;
 
     (void)state;
     decide(&verdict);
-    took_us = clock_mono_us() - began_us;
+    took_us = (int64_t)(clock() - began) * 1000000 / CLOCKS_PER_SEC;
     print_message("verdict in %lld us\n", (long long)took_us);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__OPTIMIZE__)
-    /* Wanted 20 ms; the machine is shared while tests run. */
+    /* Of processor time. Wanted 20 ms; a slow machine may take more. */
     assert_true(took_us < 200000);
 #endif
 }

@@ -35,8 +35,9 @@ static void find_programs(void)
     path[length] = '\0';
     for (int i = 0; i < 2; i++)
         *strrchr(path, '/') = '\0';
-    strcat(path, "/bin");
-    setenv("SHEAF_LIBEXEC", path, 0);
+    char bin[FS_PATH];
+    assert_int_equal(fs_path(bin, "%s/bin", path), 0);
+    setenv("SHEAF_LIBEXEC", bin, 0);
 }
 
 struct trial *trial_new(bool unsafe_process)

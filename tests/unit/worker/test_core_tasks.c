@@ -525,9 +525,31 @@ static void test_fences_are_a_ring(void **state)
     free(tasks);
 }
 
+/* The machine was up for days before the worker restarted: its clock says nothing of the wait. */
+static void test_waits_begin_anew_after_a_start(void **state)
+{
+    struct tasks *before = tasks_new();
+    struct tasks *after = tasks_new();
+    const int64_t now = 100 * TASKS_COLLECT_US;
+    struct task_actions out;
+
+    (void)state;
+    drive(before, TASK_PHASE_COLLECTING);
+    assert_true(tasks_restore(after, tasks_find(before, 5, 3)));
+    tasks_resume(after, now);
+    out = step(after, event_of(TASK_EV_TICK, 0, 0), now + 1000000);
+    assert_int_equal(out.count, 0);
+    out = step(after, event_of(TASK_EV_TICK, 0, 0), now + TASKS_COLLECT_US);
+    assert_non_null(find_news(&out, RANK_NEWS_DONE));
+    task_actions_fini(&out);
+    free(before);
+    free(after);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_waits_begin_anew_after_a_start),
         cmocka_unit_test(test_every_phase_meets_every_event),
         cmocka_unit_test(test_both_deliveries_make_it_done),
         cmocka_unit_test(test_older_epoch_is_refused_with_fence),

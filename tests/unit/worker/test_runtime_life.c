@@ -474,10 +474,19 @@ static void test_clean_leaves_nothing(void **state)
 
 struct crowd {
     struct trial trial[8]; /* only dir, exits and exit are used */
-    int started;
+    int ready;
+    int all_ready;
     int done;
     int uid[8];
 };
+
+static void on_crowd_ready(struct task *task, void *arg)
+{
+    struct crowd *crowd = arg;
+
+    (void)task;
+    crowd->all_ready = ++crowd->ready == 8;
+}
 
 /* As the worker does it: all of the task ends within its own hook. */
 static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, void *arg)
@@ -488,7 +497,7 @@ static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, vo
     assert_int_equal(exit->code, 10);
     for (int i = 0; i < 8; i++) {
         if (crowd->trial[i].task == task) {
-            crowd->uid[i] = atoi(trial_log(&crowd->trial[i], 0, 1));
+            crowd->uid[i] = (int)strtol(trial_log(&crowd->trial[i], 0, 1), NULL, 10);
             crowd->trial[i].task = NULL;
         }
         left += crowd->trial[i].task != NULL;
@@ -498,31 +507,15 @@ static void on_crowd_exit(struct task *task, const struct runtime_exit *exit, vo
     crowd->done = left == 0;
 }
 
-/* Nobody leaves before everybody is there: a user is free again once its task has ended. */
-static void on_crowd_started(struct task *task, void *arg)
-{
-    struct crowd *crowd = arg;
-
-    (void)task;
-    if (++crowd->started < 8)
-        return;
-    for (int i = 0; i < 8; i++) {
-        char path[FS_PATH + 8];
-        snprintf(path, sizeof(path), "%s/job/go", crowd->trial[i].dir);
-        assert_int_equal(fs_write(path, "", 0, 0644, NULL), 0);
-    }
-}
-
 static void test_many_tasks_start_at_once_each_with_a_user_of_its_own(void **state)
 {
     struct crowd *crowd = calloc(1, sizeof(*crowd));
-    struct task_hooks hooks = {
-        .on_started = on_crowd_started, .on_exit = on_crowd_exit, .arg = crowd};
+    struct task_hooks hooks = {.on_ready = on_crowd_ready, .on_exit = on_crowd_exit, .arg = crowd};
     struct err err = {0};
 
     (void)state;
     need_trial();
-    trial_plan(trial, "id -u; while [ ! -e /job/go ]; do sleep 0.02; done; exit 10");
+    trial_plan(trial, "id -u; exit 10");
     for (int i = 0; i < 8; i++) {
         struct trial *one = &crowd->trial[i];
         snprintf(one->dir, sizeof(one->dir), "%s/crowd%d", trial->root, i);
@@ -530,8 +523,11 @@ static void test_many_tasks_start_at_once_each_with_a_user_of_its_own(void **sta
         snprintf(trial->plan.name, sizeof(trial->plan.name), "crowd-%d.%d", (int)getpid(), i);
         assert_int_equal(runtime_prepare(trial->runtime, &trial->plan, &hooks, &one->task, &err),
                          0);
-        assert_int_equal(runtime_release(one->task, NULL, NULL, &err), 0);
     }
+    /* All stand at once before the first may end and give its user back. */
+    trial_wait(trial, &crowd->all_ready);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(runtime_release(crowd->trial[i].task, NULL, NULL, &err), 0);
     trial_wait(trial, &crowd->done);
     for (int i = 0; trial_is_root() && i < 8; i++) {
         assert_in_range(crowd->uid[i], 60600, 61179);
@@ -546,8 +542,10 @@ static void test_folders_may_be_deeper_than_socket_paths(void **state)
     (void)state;
     need_trial();
     trial_plan(trial, "exit 8");
+    size_t length = strlen(trial->dir);
     for (int i = 0; i < 8; i++)
-        strcat(trial->dir, "/a-rather-long-name-of-a-folder-in-between");
+        length += (size_t)snprintf(trial->dir + length, sizeof(trial->dir) - length,
+                                   "/a-rather-long-name-of-a-folder-in-between");
     snprintf(trial->plan.dir, sizeof(trial->plan.dir), "%s", trial->dir);
     trial_prepare(trial);
     trial_release(trial);

@@ -67,7 +67,7 @@ static void test_descendants_end_with_the_script(void **state)
     (void)state;
     assert_int_equal(
         trial_run(trial, "setsid sh -c 'sleep 61 & echo $!; wait' & sleep 0.2; exit 0"), 0);
-    int pid = atoi(trial_log(trial, 0, 1));
+    int pid = (int)strtol(trial_log(trial, 0, 1), NULL, 10);
     assert_true(pid > 1);
     assert_true(ends(pid));
 }
@@ -82,7 +82,7 @@ static void test_stop_and_kill(void **state)
     trial_wait(trial, &trial->started);
     for (int i = 0; i < 2000 && trial_log(trial, 0, 1)[0] == '\0'; i++)
         usleep(2000);
-    int pid = atoi(trial_log(trial, 0, 1));
+    int pid = (int)strtol(trial_log(trial, 0, 1), NULL, 10);
     assert_true(pid > 1);
     runtime_stop(trial->task, false);
     trial_wait(trial, &trial->exits);
@@ -101,7 +101,7 @@ static void test_a_killed_supervisor_takes_the_processes_along(void **state)
     trial_wait(trial, &trial->started);
     for (int i = 0; i < 2000 && trial_log(trial, 0, 1)[0] == '\0'; i++)
         usleep(2000);
-    int pid = atoi(trial_log(trial, 0, 1));
+    int pid = (int)strtol(trial_log(trial, 0, 1), NULL, 10);
     snprintf(command, sizeof(command),
              "kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' %s/run.json)", trial->dir);
     assert_int_equal(system(command), 0);

@@ -107,7 +107,7 @@ static void test_task_has_no_powers(void **state)
                               "CapEff:0000000000000000\nCapAmb:0000000000000000\n"
                               "NoNewPrivs:1\n0\nsheaf\n");
     if (trial_is_root()) {
-        int uid = atoi(output_of("id -u; id -nu; id -G | wc -w"));
+        int uid = (int)strtol(output_of("id -u; id -nu; id -G | wc -w"), NULL, 10);
         assert_in_range(uid, 60600, 61180);
         assert_non_null(strstr(trial_log(trial, 0, 1), "\nsheaf\n1\n"));
         assert_string_equal(output_of("grep CapBnd /proc/self/status | tr -d '\\t'"),
@@ -214,9 +214,9 @@ static void test_tasks_do_not_see_each_other(void **state)
     trial_release(trial);
     trial_wait(trial, &trial->exits);
     if (trial_is_root()) {
-        assert_int_not_equal(atoi(trial_log(trial, 0, 1)), 0);
-        int mine = atoi(trial_log(trial, 0, 1));
-        assert_int_not_equal(mine, atoi(trial_log(other, 0, 1)));
+        assert_int_not_equal((int)strtol(trial_log(trial, 0, 1), NULL, 10), 0);
+        int mine = (int)strtol(trial_log(trial, 0, 1), NULL, 10);
+        assert_int_not_equal(mine, (int)strtol(trial_log(other, 0, 1), NULL, 10));
     }
     trial_free(other);
 }
