@@ -1,5 +1,6 @@
 /* What the task machine's actions do: files in, sandbox, barrier, outputs out. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -566,31 +567,51 @@ static bool is_plain_folder(const char *dir, const char *path)
     return true;
 }
 
+/* An empty folder is no result: it would cost a transfer and a commit of each job that has none. */
+static bool is_empty(const char *dir, const char *path)
+{
+    char whole[FS_PATH];
+    const struct dirent *entry;
+    uint32_t count = 0;
+    DIR *folder;
+
+    if (fs_path(whole, "%s%s", dir, path) != 0)
+        return false;
+    folder = opendir(whole);
+    if (!folder)
+        return false;
+    while (count <= 2 && (entry = readdir(folder)) != NULL) /* "." and ".." */
+        count++;
+    closedir(folder);
+    return count <= 2;
+}
+
 static void pack_all(void *arg)
 {
     struct pack_work *work = arg;
     const struct agent_task *task = work->task;
     char folder[FS_PATH];
 
-    if (task->spec.outputs.count == 0)
+    if (fs_path(folder, "%s/packed", task->dir) != 0) {
+        (void)err_set(&work->err, ERR_IO, "%s: path too long", task->dir);
         return;
-    if (fs_path(folder, "%s/packed", task->dir) != 0 || fs_mkdir(folder, 0700, &work->err) != 0)
-        return;
+    }
     for (uint32_t i = 0; i < task->spec.outputs.count && work->count < SPEC_MAX_OUTPUTS; i++) {
         struct pack_item *item = &work->item[work->count];
         const char *path = task->spec.outputs.items[i];
         const char *name = strrchr(path, '/');
         char source[FS_PATH];
 
-        if (!is_plain_folder(task->dir, path))
-            continue; /* the task did not make it */
+        if (!is_plain_folder(task->dir, path) || is_empty(task->dir, path))
+            continue; /* the task made nothing */
         snprintf(item->name, sizeof(item->name), "%s", path);
         if (fs_path(source, "%s%s", task->dir, path) != 0
             || fs_path(item->archive, "%s/%u.tar.zst", folder, i) != 0) {
             (void)err_set(&work->err, ERR_IO, "%s: path too long", path);
             return;
         }
-        if (pack_tree(source, name ? name + 1 : path, item->archive, &work->err) != 0
+        if (fs_mkdir(folder, 0700, &work->err) != 0
+            || pack_tree(source, name ? name + 1 : path, item->archive, &work->err) != 0
             || sha256_file(item->archive, item->sha256, &item->size, &work->err) != 0)
             return;
         work->count++;
