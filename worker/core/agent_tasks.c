@@ -571,7 +571,6 @@ static bool is_plain_folder(const char *dir, const char *path)
 static bool is_empty(const char *dir, const char *path)
 {
     char whole[FS_PATH];
-    const struct dirent *entry;
     uint32_t count = 0;
     DIR *folder;
 
@@ -580,7 +579,7 @@ static bool is_empty(const char *dir, const char *path)
     folder = opendir(whole);
     if (!folder)
         return false;
-    while (count <= 2 && (entry = readdir(folder)) != NULL) /* "." and ".." */
+    while (count <= 2 && readdir(folder) != NULL) /* "." and ".." */
         count++;
     closedir(folder);
     return count <= 2;
