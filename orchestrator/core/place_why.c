@@ -499,8 +499,13 @@ static void fold(const char *word, char out[SPEC_MODEL_TEXT])
 {
     size_t i = 0;
 
-    for (; word[i] != '\0'; i++)
-        out[i] = word[i] == 'o' ? '0' : word[i] == 'l' || word[i] == 'i' ? '1' : word[i];
+    for (; word[i] != '\0'; i++) {
+        out[i] = word[i];
+        if (word[i] == 'o')
+            out[i] = '0';
+        if (word[i] == 'l' || word[i] == 'i')
+            out[i] = '1';
+    }
     out[i] = '\0';
 }
 

@@ -96,7 +96,8 @@ static void m02_bad_syntax_is_named_by_line_and_column(void **state)
 {
     static const struct bad rows[] = {
         {HEAD "network:\n\tmax_rtt: 3ms\n", ERR_YAML_SYNTAX, "5:1", "token"},
-        {HEAD "name: a\nnodes: 2\nenv: [A=1\npriority: 3\n", ERR_YAML_SYNTAX, "7:9", "did not find"},
+        {HEAD "name: a\nnodes: 2\nenv: [A=1\npriority: 3\n", ERR_YAML_SYNTAX, "7:9",
+         "did not find"},
         {HEAD "name: \"a\nnodes: 2\n", ERR_YAML_SYNTAX, "6:1", "end of stream"},
         {HEAD "? [a]\n: b\n", ERR_YAML_SYNTAX, "4:3", "key"},
     };
