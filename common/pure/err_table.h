@@ -31,7 +31,7 @@ ERR(FIELD_MISSING,       "field-missing",          20, 422, TENANT,   0, "A requ
 ERR(UNSUPPORTED_VERSION, "unsupported-version",    21, 422, TENANT,   0, "Unsupported job file version", "write: version: 1")
 ERR(YAML_SYNTAX,         "yaml-syntax",            22, 422, TENANT,   0, "Not valid YAML", "see the line named")
 ERR(YAML_FEATURE,        "yaml-feature-refused",   23, 422, TENANT,   0, "Anchors, aliases and tags are refused", "write the value out")
-ERR(NESTING_TOO_DEEP,    "nesting-too-deep",       24, 422, TENANT,   0, "Nested too deep", "16 levels at most")
+ERR(NESTING_TOO_DEEP,    "nesting-too-deep",       24, 422, TENANT,   0, "Nested too deep", "at most 16 levels in YAML, 32 in JSON")
 ERR(BODY_TOO_LARGE,      "body-too-large",         25, 413, TENANT,   0, "The body is too large", "send files in parts")
 ERR(UNSUPPORTED_MEDIA,   "unsupported-media-type", 26, 415, TENANT,   0, "Unsupported media type", "send application/json")
 ERR(INVALID_ENCODING,    "invalid-encoding",       27, 400, TENANT,   0, "Not valid UTF-8", "send UTF-8 without NUL")
