@@ -256,7 +256,7 @@ static int read_node(struct reader *reader, const yaml_event_t *event, uint32_t 
     if (event->type == YAML_SCALAR_EVENT)
         return scalar_value(reader, event, ret_value);
     if (depth >= YAML_MAX_DEPTH)
-        return fail_at(reader, ERR_NESTING_TOO_DEEP, event->start_mark, "nested too deep");
+        return fail_at(reader, ERR_NESTING_TOO_DEEP, event->start_mark, "more than 16 levels");
     if (event->type == YAML_SEQUENCE_START_EVENT) {
         value = json_array();
         rc = read_list(reader, mark, depth + 1, value);

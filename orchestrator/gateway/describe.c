@@ -77,6 +77,7 @@ static const struct {
     {429, always},
     {431, always},
     {500, always},
+    {501, always},
     {503, always},
     {505, always},
     {507, stores_content},
@@ -89,6 +90,17 @@ static const struct {
 static void put(json_t *object, const char *key, json_t *value)
 {
     BUG_ON(json_object_set_new(object, key, value) != 0);
+}
+
+static bool has_codes(int status)
+{
+    const struct err_info *row;
+
+    for (size_t i = 0; (row = err_row(i)) != NULL; i++) {
+        if (row->http_status == status)
+            return true;
+    }
+    return false;
 }
 
 /* Every code of the list, or those of one status; each behind a prefix. */
@@ -154,6 +166,8 @@ static void add_responses(json_t *components)
     char name[16];
 
     for (size_t i = 0; i < REFUSAL_COUNT; i++) {
+        if (!has_codes(refusals[i].status))
+            continue;
         snprintf(name, sizeof(name), "Problem%d", refusals[i].status);
         put(responses, name, problem_response(refusals[i].status));
     }
@@ -165,7 +179,8 @@ static void add_refusals(json_t *responses, const struct route *route)
 
     for (size_t i = 0; i < REFUSAL_COUNT; i++) {
         snprintf(status, sizeof(status), "%d", refusals[i].status);
-        if (refusals[i].applies(route) && json_object_get(responses, status) == NULL)
+        if (has_codes(refusals[i].status) && refusals[i].applies(route)
+            && json_object_get(responses, status) == NULL)
             put(responses, status,
                 json_pack("{s:o}", "$ref",
                           json_sprintf("#/components/responses/Problem%s", status)));
