@@ -11,11 +11,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: sheaf-supervisor DIR (started by sheaf-worker)\n");
         return 2;
     }
-    /* The worker waits for this process alone, and gets no child of ours to reap. */
-    pid_t pid = fork();
-    if (pid != 0)
-        return pid > 0 ? 0 : 1;
-    if (setsid() < 0 || chdir("/") != 0)
+    if (chdir("/") != 0)
         return 1;
     umask(077);
     return supervise(argv[1]);

@@ -12,7 +12,14 @@ struct runtime {
     enum filter_mode filter;
     char libexec[FS_PATH];
     struct runtime_probe probe;
+    struct event *on_child; /* SIGCHLD */
+    pid_t *child;           /* supervisors that we started and that were not reaped yet */
+    uint32_t child_count;
+    uint32_t child_capacity;
 };
+
+/* A supervisor that we started: it is reaped when it ends. Its news comes by its socket. */
+void runtime_child(struct runtime *runtime, pid_t pid);
 
 struct task {
     struct runtime *runtime;

@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/io/clock.h"
@@ -51,7 +50,7 @@ static int control_socket(const char *dir, bool listening, struct err *err)
     return rc;
 }
 
-static int supervisor_spawn(const struct runtime *runtime, const char *dir, int listen_fd,
+static int supervisor_spawn(struct runtime *runtime, const char *dir, int listen_fd,
                             struct err *err)
 {
     static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,7 +63,6 @@ static int supervisor_spawn(const struct runtime *runtime, const char *dir, int 
     posix_spawnattr_t attributes;
     sigset_t none;
     pid_t pid;
-    int status = 0;
 
     if (fs_path(program, "%s/sheaf-supervisor", runtime->libexec) != 0
         || fs_path(folder, "%s", dir) != 0 || fs_path(log, "%s/" PLAN_LOG, dir) != 0)
@@ -72,7 +70,7 @@ static int supervisor_spawn(const struct runtime *runtime, const char *dir, int 
     sigemptyset(&none);
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
     posix_spawnattr_setsigmask(&attributes, &none);
     /* The socket first: it may sit on one of the numbers that follow. */
     posix_spawn_file_actions_adddup2(&actions, listen_fd, SUPERVISE_LISTEN_FD);
@@ -86,11 +84,7 @@ static int supervisor_spawn(const struct runtime *runtime, const char *dir, int 
     posix_spawnattr_destroy(&attributes);
     if (failed != 0)
         return err_set(err, ERR_IO, "cannot run %s: %s", program, strerror(failed));
-    /* It forks and ends at once; where children are reaped for us there is no status. */
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return err_set(err, ERR_IO, "sheaf-supervisor did not start; see %s", log);
+    runtime_child(runtime, pid);
     return 0;
 }
 
