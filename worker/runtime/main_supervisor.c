@@ -1,4 +1,4 @@
-/* sheaf-supervisor DIR: see supervise.h. Descriptor 3 is the listening socket of the task. */
+/* sheaf-supervisor DIR ROOTS: see supervise.h. Descriptor 3 is the listening socket of the task. */
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,12 +7,12 @@
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: sheaf-supervisor DIR (started by sheaf-worker)\n");
+    if (argc != 3) {
+        fprintf(stderr, "usage: sheaf-supervisor DIR ROOTS (started by sheaf-worker)\n");
         return 2;
     }
     if (chdir("/") != 0)
         return 1;
     umask(077);
-    return supervise(argv[1]);
+    return supervise(argv[1], argv[2]);
 }

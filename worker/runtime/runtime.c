@@ -85,7 +85,9 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
     }
     runtime->base = base;
     runtime->driver = unsafe_process ? &driver_process : &driver_bwrap;
-    rc = spawn_libexec(runtime->libexec, err);
+    rc = fs_path(runtime->roots, "%s/root", state_dir) == 0
+             ? spawn_libexec(runtime->libexec, err)
+             : err_set(err, ERR_IO, "the state folder's path is too long");
     if (rc == 0)
         rc = runtime->driver->probe(err);
     if (rc != 0) {

@@ -11,6 +11,7 @@ struct runtime {
     struct cgroup_layout cgroup; /* empty: no limits */
     enum filter_mode filter;
     char libexec[FS_PATH];
+    char roots[FS_PATH]; /* root.h */
     struct runtime_probe probe;
     struct event *on_child; /* SIGCHLD */
     pid_t *child;           /* supervisors that we started and that were not reaped yet */

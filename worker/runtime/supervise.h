@@ -14,7 +14,7 @@
 #define SUPERVISE_LISTEN_FD 3
 #define SUPERVISE_WORD      64
 
-/* Runs until the task is over. Returns the exit status of the program. */
-int supervise(const char *dir);
+/* Runs until the task is over; roots: see root.h. Returns the exit status of the program. */
+int supervise(const char *dir, const char *roots);
 
 #endif

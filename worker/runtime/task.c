@@ -56,8 +56,9 @@ static int supervisor_spawn(struct runtime *runtime, const char *dir, int listen
     static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
     char program[FS_PATH];
     char folder[FS_PATH];
+    char roots[FS_PATH];
     char log[FS_PATH];
-    char *argv[] = {program, folder, NULL};
+    char *argv[] = {program, folder, roots, NULL};
     char *env[] = {path_env, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -65,7 +66,8 @@ static int supervisor_spawn(struct runtime *runtime, const char *dir, int listen
     pid_t pid;
 
     if (fs_path(program, "%s/sheaf-supervisor", runtime->libexec) != 0
-        || fs_path(folder, "%s", dir) != 0 || fs_path(log, "%s/" PLAN_LOG, dir) != 0)
+        || fs_path(folder, "%s", dir) != 0 || fs_path(roots, "%s", runtime->roots) != 0
+        || fs_path(log, "%s/" PLAN_LOG, dir) != 0)
         return err_set(err, ERR_IO, "path too long: %.120s", dir);
     sigemptyset(&none);
     posix_spawn_file_actions_init(&actions);
