@@ -1,10 +1,8 @@
 #include "worker/runtime/runtime.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/pure/mem.h"
@@ -48,31 +46,6 @@ static void probe_filter(struct runtime *runtime)
         add_detail(probe, "no network filter", err.text);
 }
 
-/* Others of this process wait for their children by their pids: so do we. */
-static void on_child(evutil_socket_t fd, short what, void *arg)
-{
-    struct runtime *runtime = arg;
-    uint32_t kept = 0;
-
-    (void)fd;
-    (void)what;
-    for (uint32_t i = 0; i < runtime->child_count; i++) {
-        if (waitpid(runtime->child[i], NULL, WNOHANG) == 0)
-            runtime->child[kept++] = runtime->child[i];
-    }
-    runtime->child_count = kept;
-}
-
-void runtime_child(struct runtime *runtime, pid_t pid)
-{
-    if (runtime->child_count == runtime->child_capacity) {
-        runtime->child_capacity = runtime->child_capacity > 0 ? 2 * runtime->child_capacity : 16;
-        runtime->child =
-            mem_resize(runtime->child, runtime->child_capacity, sizeof(*runtime->child));
-    }
-    runtime->child[runtime->child_count++] = pid;
-}
-
 int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_process,
                 struct runtime **ret_runtime, struct err *err)
 {
@@ -84,6 +57,7 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
         return err_set(err, ERR_IO, "the state folder must be an absolute path");
     }
     runtime->base = base;
+    runtime->nursery = -1;
     runtime->driver = unsafe_process ? &driver_process : &driver_bwrap;
     rc = fs_path(runtime->roots, "%s/root", state_dir) == 0
              ? spawn_libexec(runtime->libexec, err)
@@ -100,8 +74,6 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
                    "no isolation: tasks see this machine as the worker does");
     probe_limits(runtime);
     probe_filter(runtime);
-    runtime->on_child = evsignal_new(base, SIGCHLD, on_child, runtime);
-    BUG_ON(runtime->on_child == NULL || event_add(runtime->on_child, NULL) != 0);
     *ret_runtime = runtime;
     return 0;
 }
@@ -110,8 +82,7 @@ void runtime_free(struct runtime *runtime)
 {
     if (runtime == NULL)
         return;
-    event_free(runtime->on_child);
-    free(runtime->child);
+    nursery_close(runtime);
     free(runtime);
 }
 

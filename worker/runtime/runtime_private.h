@@ -13,14 +13,9 @@ struct runtime {
     char libexec[FS_PATH];
     char roots[FS_PATH]; /* root.h */
     struct runtime_probe probe;
-    struct event *on_child; /* SIGCHLD */
-    pid_t *child;           /* supervisors that we started and that were not reaped yet */
-    uint32_t child_count;
-    uint32_t child_capacity;
+    int nursery; /* to the process that forks supervisors; -1: none yet */
+    pid_t nursery_pid;
 };
-
-/* A supervisor that we started: it is reaped when it ends. Its news comes by its socket. */
-void runtime_child(struct runtime *runtime, pid_t pid);
 
 struct task {
     struct runtime *runtime;
@@ -36,5 +31,13 @@ struct task {
     bool clean; /* the supervisor left nothing behind */
     struct runtime_exit exit;
 };
+
+/*
+ * Has a supervisor made for the task in this folder, which takes listen_fd over. It is nobody's
+ * child here: its news comes by the socket.
+ */
+int nursery_order(struct runtime *runtime, const char *dir, int listen_fd,
+                  struct err *err) SHEAF_MUST_USE;
+void nursery_close(struct runtime *runtime);
 
 #endif
