@@ -11,6 +11,7 @@
 #include "worker/runtime/init_wire.h"
 #include "worker/runtime/plan.h"
 #include "worker/runtime/supervise.h"
+#include "worker/runtime/users.h"
 
 /* The worker, a restarted worker, and one more during the change. */
 #define SUPERVISE_MAX_CLIENTS 4
@@ -38,9 +39,9 @@ struct supervisor {
     struct plan_task task;
     const struct driver *driver;
     struct driver_user user;
-    int uid_lock;
-    bool limited;  /* control groups exist */
-    bool filtered; /* a table exists */
+    struct user_claim claim; /* of user; held as long as we live */
+    bool limited;            /* control groups exist */
+    bool filtered;           /* a table exists */
 
     pid_t child;     /* what we forked; 0 = reaped */
     int sandbox_pid; /* first process of the sandbox, in our namespace; 0 = not known yet */
@@ -53,6 +54,7 @@ struct supervisor {
     struct client client[SUPERVISE_MAX_CLIENTS];
 
     struct event *on_listen;
+    struct event *on_claim;
     struct event *on_control;
     struct event *on_info;
     struct event *on_child;
