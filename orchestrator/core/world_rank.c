@@ -282,7 +282,7 @@ static void give_up(struct step *step, struct rank *rank, const struct node *nod
     struct cause cause = {.class = FAIL_PROVIDER, .detail = detail};
 
     if (rank->row.state == RANK_EXITED) {
-        cause.reason = ERR_TIMEOUT;
+        cause.reason = ERR_OUTPUT_LOST;
         snprintf(detail, sizeof(detail), "outputs of rank %u on %s were not stored in time",
                  rank->row.rank, node->row.name);
         attempt_fail(step, attempt, &cause);

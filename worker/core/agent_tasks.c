@@ -617,13 +617,23 @@ static void pack_all(void *arg)
     }
 }
 
+/* Too much is the tenant's doing; the rest is this machine's or its way to the gateway. */
+static void lose_outputs(struct agent_task *task, const struct err *err)
+{
+    bool tenant = err->code == ERR_BODY_TOO_LARGE || err->code == ERR_TOO_MANY;
+    char detail[256];
+
+    snprintf(detail, sizeof(detail), "%s: %.200s", err_slug(err->code), err->text);
+    tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, tenant ? FAIL_USER : FAIL_PROVIDER, detail);
+}
+
 static void on_stored(const struct err *err, void *arg)
 {
     struct agent_task *task = arg;
 
     if (err) {
         transfer_cancel(task->agent->transfers, task);
-        tell(task, TASK_EV_UNSENDABLE, err->code, FAIL_PLATFORM, err->text);
+        lose_outputs(task, err);
     } else if (--task->puts_left == 0) {
         tell(task, TASK_EV_OUTPUTS, ERR_NONE, FAIL_NONE, NULL);
     }
@@ -658,7 +668,7 @@ static void packed(void *arg)
         remove_folder(task);
         release_slot(task);
     } else if (work->err.code != ERR_NONE) {
-        tell(task, TASK_EV_UNSENDABLE, work->err.code, FAIL_PROVIDER, work->err.text);
+        lose_outputs(task, &work->err);
     } else {
         send_packed(work);
     }
@@ -673,8 +683,8 @@ static void do_collect(struct agent *agent, struct agent_task *task)
     agent_logs_watch(agent, task);
     agent_logs_pump(agent, true);
     if (!task->usable) {
-        tell(task, TASK_EV_UNSENDABLE, ERR_STATE_CORRUPT, FAIL_PROVIDER,
-             "the kept order is unreadable");
+        tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, FAIL_PROVIDER, "the kept order is unreadable");
+        tell(task, TASK_EV_LOGS, ERR_NONE, FAIL_NONE, NULL);
         return;
     }
     work = mem_new(1, sizeof(*work));
