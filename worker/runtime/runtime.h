@@ -126,6 +126,11 @@ int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_ho
                   struct task **ret_task, struct err *err) SHEAF_MUST_USE;
 /* Removes cgroups, filter and the folder (not log/ and out/ if keep). After the exit alone. */
 void runtime_clean(struct task *task, bool keep_output);
+/*
+ * The same for a folder that nobody will adopt: its record is gone, or says that it is over. A
+ * supervisor that still lives is killed, and its sandbox with it. Blocks up to a second.
+ */
+void runtime_sweep(const char *dir);
 void task_free(struct task *task); /* forgets; does not stop it */
 
 #endif

@@ -492,6 +492,18 @@ void runtime_clean(struct task *task, bool keep_output)
         log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, task->dir, err.text);
 }
 
+void runtime_sweep(const char *dir)
+{
+    struct runtime_exit exit;
+    struct err err = {0};
+    bool clean = false;
+
+    if (plan_exit_read(dir, &exit, &clean, NULL) != 0 || !clean)
+        clean_leftovers(dir);
+    if (fs_remove_tree(dir, &err) != 0)
+        log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, dir, err.text);
+}
+
 void task_free(struct task *task)
 {
     if (task == NULL)

@@ -418,6 +418,30 @@ static void test_a_killed_supervisor_takes_its_sandbox_along(void **state)
         assert_true(ends(pids[i]));
 }
 
+/* The worker died between forgetting a task and cleaning it: nobody will ever adopt this one. */
+static void test_a_folder_that_nobody_owns_is_swept(void **state)
+{
+    char command[640];
+
+    (void)state;
+    need_trial();
+    trial_plan(trial, "sleep 1000");
+    snprintf(command, sizeof(command),
+             "[ -z \"$(find /sys/fs/cgroup -maxdepth 4 -name 'sheaf-%s' 2>/dev/null)\" ]",
+             trial->plan.name);
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->started);
+    int supervisor = supervisor_pid();
+    task_free(trial->task);
+    trial->task = NULL;
+    runtime_sweep(trial->dir);
+    assert_true(ends(supervisor));
+    assert_int_equal(access(trial->dir, F_OK), -1);
+    assert_int_equal(system(command), 0);
+    runtime_sweep(trial->dir); /* a crash on the way: again */
+}
+
 static void test_a_supervisor_without_its_socket_is_ended(void **state)
 {
     struct task_hooks hooks = {0};
@@ -657,6 +681,7 @@ int main(void)
         cmocka_unit_test(test_an_adopted_task_can_be_stopped),
         cmocka_unit_test(test_past_exit_is_adopted),
         cmocka_unit_test(test_a_killed_supervisor_takes_its_sandbox_along),
+        cmocka_unit_test(test_a_folder_that_nobody_owns_is_swept),
         cmocka_unit_test(test_a_supervisor_without_its_socket_is_ended),
         cmocka_unit_test(test_clean_leaves_nothing),
         cmocka_unit_test(test_many_tasks_start_at_once_each_with_a_user_of_its_own),
