@@ -1,0 +1,96 @@
+"""What a pool keeps and for how long: outputs, logs, inputs, leavings."""
+import glob
+import json
+import os
+import shutil
+import unittest
+
+from pool import Pool, until
+
+GPU = "cpu:512MB:1"
+
+
+class Keeping(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.pool = Pool().start()
+        cls.worker = cls.pool.add_worker("w1", extra=("--cache-size", "2MB"))
+        cls.pool.until_ready(1)
+        cls.tenant = cls.pool.tenant
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.pool.stop(keep=os.environ.get("SHEAF_KEEP") == "1")
+
+    def run_job(self, name, *commands, **more):
+        job = self.tenant.submit({"name": name, "resources": {"gpu": GPU},
+                                  "commands": list(commands), **more})
+        return job, self.tenant.wait(job)
+
+    def test_an_output_that_is_lost_is_no_success(self):
+        """The gateway cannot store it: the job fails with a reason, and nothing is charged."""
+        streams = os.path.join(self.pool.dir, "gateway", "store", "streams")
+        self.assertTrue(os.path.isdir(streams), os.listdir(os.path.dirname(streams)))
+        shutil.move(streams, streams + ".away")
+        with open(streams, "w", encoding="utf-8"):
+            pass
+        try:
+            job, ended = self.run_job("lost", "echo result > /out/result")
+        finally:
+            os.unlink(streams)
+            shutil.move(streams + ".away", streams)
+        self.assertEqual((ended["state"], ended["reason"], ended["class"]),
+                         ("failed", "output-lost", "provider"), ended)
+        self.assertEqual([r["exit_code"] for r in ended["ranks"]], [0])
+        cost = self.tenant.json("cost", job)
+        self.assertTrue(cost["balanced"], cost)
+        self.assertEqual(float(cost["charged"]), 0)
+        _, again = self.run_job("found", "echo result > /out/result")
+        self.assertEqual(again["state"], "succeeded", again)
+
+    def test_what_no_record_owns_is_swept_at_start(self):
+        tasks = os.path.join(self.worker.state, "tasks")
+        job = self.tenant.submit({"name": "lives", "resources": {"gpu": GPU},
+                                  "commands": ["sleep 300"]})
+        self.tenant.until_state(job, "running")
+        mine = os.listdir(tasks)
+        self.assertEqual(len(mine), 1)
+        self.worker.program.kill()
+        stray = os.path.join(tasks, "00000000000000000000000000000000-0")
+        os.makedirs(os.path.join(stray, "job"))
+        shutil.copy(os.path.join(tasks, mine[0], "exit.json")
+                    if os.path.exists(os.path.join(tasks, mine[0], "exit.json"))
+                    else os.path.join(tasks, mine[0], "release.json"), stray)
+        self.worker.start()
+        until("the stray folder is gone", lambda: not os.path.exists(stray))
+        self.assertEqual(os.listdir(tasks), mine)
+        self.assertEqual(self.tenant.job(job)["state"], "running")
+        self.tenant("cancel", job, "--wait", "--yes", code=None)
+        until("the task's folder is gone", lambda: not os.listdir(tasks))
+
+    def test_the_cache_of_inputs_is_bound(self):
+        for index in range(5):
+            source = os.path.join(self.tenant.home, f"src-{index}")
+            os.makedirs(source, exist_ok=True)
+            with open(os.path.join(source, "data"), "wb") as file:
+                file.write(os.urandom(600_000))
+            spec = {"version": 1, "name": "input", "resources": {"gpu": GPU},
+                    "budget": {"max_total": "1"},
+                    "files": [{"source": source, "path": "/job/src"}],
+                    "commands": ["wc -c < src/data"]}
+            path = os.path.join(self.tenant.home, f"input-{index}.json")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(spec, file)
+            job = self.tenant("apply", "-f", path, "--yes", "--detach", "-o", "json").json()["id"]
+            ended = self.tenant.wait(job)
+            self.assertEqual(ended["state"], "succeeded", ended)
+            kept = glob.glob(os.path.join(self.worker.state, "cache", "*"))
+            self.assertEqual(len(kept), min(index + 1, 3), kept)
+        cache = json.loads(self.worker.verb("status", "-o", "json"))["cache"]
+        self.assertEqual((cache["files"], cache["limit"]), (3, 2_000_000))
+        self.assertLess(cache["bytes"], cache["limit"])
+        self.assertIn("Cache     1.8 of 2.0 MB, 3 files", self.worker.verb("status"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
