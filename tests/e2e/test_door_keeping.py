@@ -2,10 +2,13 @@
 import glob
 import json
 import os
+import pty
+import re
 import shutil
+import subprocess
 import unittest
 
-from pool import Pool, until
+from pool import BIN, Pool, until
 
 GPU = "cpu:512MB:1"
 
@@ -14,7 +17,8 @@ class Keeping(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.pool = Pool().start()
-        cls.worker = cls.pool.add_worker("w1", extra=("--cache-size", "2MB"))
+        cls.worker = cls.pool.add_worker("w1", extra=("--cache-size", "2MB", "--log-limit",
+                                                        "1MiB"))
         cls.pool.until_ready(1)
         cls.tenant = cls.pool.tenant
 
@@ -67,6 +71,55 @@ class Keeping(unittest.TestCase):
         self.assertEqual(self.tenant.job(job)["state"], "running")
         self.tenant("cancel", job, "--wait", "--yes", code=None)
         until("the task's folder is gone", lambda: not os.listdir(tasks))
+
+    def test_w18_log_floods_long_lines_and_control_characters(self):
+        job, ended = self.run_job("flood", "seq -f 'line %.0f' 1 60000",
+                                  "echo still here >&2")
+        self.assertEqual(ended["state"], "succeeded", ended)
+        log = self.tenant("logs", job, "--stream", "stdout").out.splitlines()
+        kept = [line for line in log if line.startswith("line ")]
+        gaps = [int(re.search(r"gap: (\d+) lines", line).group(1)) for line in log
+                if line.startswith("[sheaf: gap: ")]
+        self.assertLess(len(kept), 40_000)
+        self.assertEqual(kept[:20_000], [f"line {n}" for n in range(1, 20_001)])
+        self.assertEqual(len(kept) + sum(gaps), 60_000)
+        self.assertEqual(self.tenant("logs", job, "--stream", "stderr").out, "still here\n")
+
+        job, ended = self.run_job("long", "head -c 10485760 /dev/zero | tr '\\0' x; echo; echo next")
+        self.assertEqual(ended["state"], "succeeded", ended)
+        self.assertEqual(self.tenant("logs", job).out,
+                         "x" * 16384 + " [sheaf: line cut at 16 KiB]\nnext\n")
+
+        job, ended = self.run_job("large", "for i in $(seq 100); do head -c 15000 /dev/zero |"
+                                  " tr '\\0' y; echo; done; echo over >&2")
+        self.assertEqual(ended["state"], "succeeded", ended)
+        log = self.tenant("logs", job, "--stream", "stdout").out
+        self.assertTrue(log.endswith(
+            "y\n[sheaf: truncated: the limit of this rank's log is reached]\n"), log[-200:])
+        self.assertLess(abs(len(log) - (1 << 20)), 200)
+
+        job, ended = self.run_job("steer", r"printf '\033]0;owned\007 \033[2J ok\n'")
+        self.assertEqual(ended["state"], "succeeded", ended)
+        self.assertEqual(self.tenant("logs", job).out, "\x1b]0;owned\x07 \x1b[2J ok\n")
+        self.assertIn(r"\x1b]0;owned\x07 \x1b[2J ok", self.on_terminal("logs", job))
+        self.assertNotIn("\x1b]", self.on_terminal("logs", job))
+
+    def on_terminal(self, *words):
+        """What the command line prints on a terminal."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([os.path.join(BIN, "sheaf"), *words], stdin=theirs,
+                                   stdout=theirs, stderr=subprocess.DEVNULL,
+                                   env=self.tenant.env())
+        os.close(theirs)
+        text = b""
+        try:
+            while piece := os.read(ours, 65536):
+                text += piece
+        except OSError:  # its other end is closed
+            pass
+        os.close(ours)
+        self.assertEqual(process.wait(30), 0)
+        return text.decode()
 
     def test_the_cache_of_inputs_is_bound(self):
         for index in range(5):

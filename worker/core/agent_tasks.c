@@ -464,6 +464,7 @@ static void plan_limits(const struct agent *agent, const struct agent_task *task
     plan->shm = ask->shm;
     plan->pids = TASK_PIDS;
     plan->stop_grace_ms = ask->stop_duration_us / 1000;
+    plan->log_limit = agent->settings->log_bytes;
     plan->filter = runtime_probed(agent->runtime)->filter;
 }
 

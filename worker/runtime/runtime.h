@@ -27,8 +27,6 @@
 
 #define RUNTIME_MAX_PROCS SPEC_MAX_GPUS_PER_NODE
 #define RUNTIME_MAX_PEERS SPEC_MAX_NODES
-/* Output of one process beyond this is cut, with a line that says so. */
-#define RUNTIME_LOG_LIMIT ((uint64_t)64 << 20)
 
 struct runtime_proc {
     uint32_t rank;         /* process rank: name of its log files */
@@ -52,6 +50,7 @@ struct runtime_plan {
     uint32_t peer_count;
     bool filter;            /* install the nft filter (where the probe says it can) */
     uint64_t stop_grace_ms; /* SIGTERM to SIGKILL */
+    uint64_t log_limit;     /* bytes kept of each process's output (log_shape.h) */
 };
 
 struct runtime_exit {

@@ -9,6 +9,7 @@
 #include "common/pure/buf.h"
 #include "worker/runtime/driver.h"
 #include "worker/runtime/init_wire.h"
+#include "worker/runtime/log_shape.h"
 #include "worker/runtime/plan.h"
 #include "worker/runtime/supervise.h"
 #include "worker/runtime/users.h"
@@ -24,8 +25,8 @@ struct log_stream {
     struct event *event; /* NULL = closed */
     int pipe;
     int file;
-    uint64_t written;
-    bool cut;
+    struct log_shape shape;
+    bool broken; /* the file takes no more */
 };
 
 struct client {
@@ -50,6 +51,7 @@ struct supervisor {
     int control; /* to sheaf-task-init */
     int noise;   /* stderr of bwrap and sheaf-task-init */
     struct log_stream log[2 * RUNTIME_MAX_PROCS];
+    struct log_budget budget[RUNTIME_MAX_PROCS];
     uint32_t open_logs;
     struct client client[SUPERVISE_MAX_CLIENTS];
 

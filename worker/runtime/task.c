@@ -253,6 +253,7 @@ static void plan_copy(const struct runtime *runtime, const struct runtime_plan *
         spec_texts_add(&task->peers, plan->peers[i]);
     task->filter = plan->filter ? runtime->filter : FILTER_NONE;
     task->stop_grace_ms = plan->stop_grace_ms;
+    task->log_limit = plan->log_limit;
 }
 
 static int folders_make(const char *dir, struct err *err)
