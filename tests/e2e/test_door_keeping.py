@@ -1,4 +1,5 @@
 """What a pool keeps and for how long: outputs, logs, inputs, leavings."""
+import datetime
 import glob
 import json
 import os
@@ -103,6 +104,30 @@ class Keeping(unittest.TestCase):
         self.assertEqual(self.tenant("logs", job).out, "\x1b]0;owned\x07 \x1b[2J ok\n")
         self.assertIn(r"\x1b]0;owned\x07 \x1b[2J ok", self.on_terminal("logs", job))
         self.assertNotIn("\x1b]", self.on_terminal("logs", job))
+
+    def test_an_offer_says_when(self):
+        """Now, and while a job runs: at the latest when that one must have ended."""
+        words = ("offer", "--gpu", "cpu:512MB:2")
+        self.assertRegex(self.tenant(*words).out,
+                         r"^1 x cpu:512MB:2\n  now        yes, on w1\n  earliest   now\n"
+                         r"  price      0\.8.*/h\n  worst RTT  one node\n")
+        job = self.tenant.submit({"name": "holds", "resources": {"gpu": GPU},
+                                  "max_duration": "20m", "commands": ["sleep 600"]})
+        self.tenant.until_state(job, "running")
+        plan = self.tenant(*words, "-o", "json", code=6).json()
+        ends = datetime.datetime.fromisoformat(plan["earliest"]["at"])
+        left = (ends - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+        self.assertTrue(19 * 60 < left < 40 * 60, left)  # and stopping, and outputs
+        self.assertRegex(self.tenant(*words, code=6).out,
+                         r"now        no: .*\n  earliest   at the latest at 20\S+\n"
+                         r"  price      0\.8.*/h\n  worst RTT  one node\n")
+        waits = self.tenant.submit({"name": "waits", "resources": {"gpu": "cpu:512MB:2"},
+                                    "commands": ["true"]})
+        self.assertRegex(self.tenant(*words, code=6).out, r"\n  earliest   unknown\n"
+                         r"  price      unknown\n")
+        for one in (waits, job):
+            self.tenant("cancel", one, "--wait", code=None)
+        until("it fits again", lambda: self.tenant(*words, code=None).code == 0)
 
     def on_terminal(self, *words):
         """What the command line prints on a terminal."""
