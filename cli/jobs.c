@@ -445,7 +445,7 @@ static int download_to(const struct httpc *client, const char *path, const char 
     };
     int rc = httpc_do(client, &request, &response, err);
     if (rc == 0 && response.status != 200)
-        rc = err_set(err, ERR_UNEXPECTED_RESPONSE, "HTTP %ld", response.status);
+        rc = api_problem(&response, err);
     if (download.failed)
         rc = err_set(err, ERR_NO_SPACE, "cannot write %s", file);
     httpc_response_fini(&response);

@@ -166,6 +166,7 @@ static void on_begin(const struct err *err, PGresult *const *results, uint32_t c
     if (!PQgetisnull(results[0], 0, 1)
         && content_has(gateway->content, upload->key.sha256, &size)) {
         upload->key.size = size;
+        content_use(gateway->content, upload->key.sha256);
         api_json(call, 200, upload_json(&upload->key, parts, 0, true));
         return;
     }
@@ -298,6 +299,7 @@ static void on_commit_known(const struct err *err, PGresult *const *results, uin
     /* Committed before, and the answer got lost: the same again. */
     if (!PQgetisnull(results[0], 0, 1) && content_has(gateway->content, upload->key.sha256, &size)
         && size == upload->key.size) {
+        content_use(gateway->content, upload->key.sha256);
         add_content(gateway, call);
         return;
     }
@@ -423,6 +425,9 @@ static void download_begin(struct gateway *gateway, struct http_call *call, cons
 
     if (hex_parse(hex, SHA256_SIZE, sha256) != 0
         || content_open(gateway->content, sha256, &fd, &size, &err) != 0) {
+        if (err.code == ERR_NOT_FOUND) /* it was here when the row was written */
+            (void)err_set(&err, ERR_NOT_FOUND,
+                          "the output was deleted: its time is over (sheaf-gateway --retention)");
         http_problem(call, &err);
         return;
     }

@@ -170,5 +170,70 @@ class Keeping(unittest.TestCase):
         self.assertIn("Cache     1.8 of 2.0 MB, 3 files", self.worker.verb("status"))
 
 
+class Retention(unittest.TestCase):
+    """Ended jobs lose logs and outputs after a while; what is needed stays."""
+    KEEP = 6
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pool = Pool()
+        cls.pool.gateway.argv += ["--retention", f"{cls.KEEP}s"]
+        cls.pool.start()
+        cls.pool.add_worker("w1")
+        cls.pool.until_ready(1)
+        cls.tenant = cls.pool.tenant
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.pool.stop(keep=os.environ.get("SHEAF_KEEP") == "1")
+
+    def apply(self, name, text, *commands):
+        """A job with an input of its own, that says text; its id and the input's SHA-256."""
+        source = os.path.join(self.tenant.home, name)
+        os.makedirs(source)
+        with open(os.path.join(source, "text"), "w", encoding="utf-8") as file:
+            file.write(text)
+        path = os.path.join(self.tenant.home, name + ".json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"version": 1, "name": name, "resources": {"gpu": GPU},
+                       "budget": {"max_total": "1"}, "commands": list(commands),
+                       "files": [{"source": source, "path": "/job/src"}]}, file)
+        job = self.tenant("apply", "-f", path, "--yes", "--detach", "-o", "json").json()["id"]
+        return job, self.tenant.job(job)["spec"]["files"][0]["sha256"]
+
+    def is_stored(self, sha256):
+        return os.path.exists(os.path.join(self.pool.dir, "gateway", "store", "objects",
+                                           sha256[:2], sha256))
+
+    def pieces(self):
+        return int(self.pool.sql("SELECT count(*) FROM log_piece"))
+
+    def test_what_is_over_goes_and_what_is_needed_stays(self):
+        lives, kept = self.apply("lives", "needed", "echo alive", "sleep 600")
+        self.tenant.until_state(lives, "running")
+        ends, gone = self.apply("ends", "over", "cat src/text", "echo result > /out/result")
+        self.assertEqual(self.tenant.wait(ends)["state"], "succeeded")
+        self.assertIn("over", self.tenant("logs", ends).out)
+        output = self.pool.sql("SELECT encode(sha256, 'hex') FROM job_output")
+        self.assertTrue(self.is_stored(output))
+        until("logs, output and input of the ended job are gone", lambda:
+              not self.is_stored(output) and not self.is_stored(gone), 60)
+        logs = self.tenant("logs", ends)
+        self.assertEqual(logs.out, "")
+        self.assertIn("the log was deleted, its time is over", logs.err)
+        self.assertIn("its time is over", self.tenant("get", ends, code=None).err)
+        self.assertTrue(self.is_stored(kept))  # the live job is older, and not over
+        self.assertGreater(self.pieces(), 0)
+        self.assertEqual(self.tenant.job(ends)["state"], "succeeded")
+        self.assertTrue(self.tenant.json("cost", ends)["balanced"])
+
+        # Gone from the store, not from the books: the same input is asked for again.
+        again = self.tenant("apply", "-f", os.path.join(self.tenant.home, "ends.json"), "--yes",
+                            "--detach", "-o", "json").json()["id"]
+        self.tenant("cancel", lives, "--wait", code=None)
+        self.assertEqual(self.tenant.wait(again)["state"], "succeeded")
+        until("everything is over", lambda: self.pieces() == 0 and not self.is_stored(kept), 60)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
