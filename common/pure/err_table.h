@@ -93,6 +93,7 @@ ERR(INPUT_UNAVAILABLE,   "input-unavailable",     144, 0, TENANT,   0, "An input
 ERR(TASK_LOST,           "task-lost",             145, 0, PROVIDER, 1, "The node no longer knows the task", "the job goes back to the queue")
 ERR(STOP_TIMEOUT,        "stop-timeout",          146, 0, PROVIDER, 1, "A rank did not stop in time", "see the detail")
 ERR(REFUSED_SUBMIT,      "refused",               147, 0, TENANT,   0, "Refused at submission", "see the detail")
+ERR(OUTPUT_LOST,         "output-lost",           148, 0, PROVIDER, 0, "A result that was asked for could not be delivered", "see the detail; run the job again")
 /* -- nodes and devices ------------------------------------------------------------------------ */
 ERR(HEARTBEAT_MISSED,    "heartbeat-missed",      160, 0, PROVIDER, 1, "No heartbeat", "check the worker and its network")
 ERR(HEARTBEAT_BACK,      "heartbeat-back",        161, 0, NONE,     0, "Heartbeats are back", "nothing to do")

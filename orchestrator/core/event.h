@@ -347,12 +347,20 @@ struct order {
     micro_t price;           /* GO: per hour, whole gang */
 };
 
+/* When an ask that cannot be placed now will fit, if all that runs ends as late as it may. */
+struct earliest {
+    usec_t at_us;
+    micro_t price; /* of that placement, per hour */
+    uint32_t diameter_us;
+};
+
 struct reply {
     uint64_t request;
     struct err err;        /* code ERR_NONE = done */
     struct uuid object;    /* what was made or touched */
     bool replayed;         /* answered from an idempotency record */
     const struct why *why; /* EV_PLAN and refusals by placement; borrowed until out is cleared */
+    const struct earliest *earliest; /* EV_PLAN, not placed: NULL = unknown; borrowed likewise */
     micro_t amount; /* EV_JOB_SUBMIT: held; EV_PLAN: hold it would need; 402: missing amount */
 };
 
