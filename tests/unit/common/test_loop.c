@@ -171,6 +171,24 @@ static void test_an_enrolled_key_speaks_under_its_name(void **state)
     assert_int_equal(zap_refused(f->zap), 0);
 }
 
+static void test_a_suspended_key_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    struct curve_pair pair;
+    struct timespec wait = {0, 60000000};
+
+    curve_pair_make(&pair);
+    zap_suspend(f->zap, "worker", pair.public_key, 1000000); /* not allowed: stays so */
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    zap_allow(f->zap, "worker", pair.public_key);
+    zap_suspend(f->zap, "worker", pair.public_key, 50000);
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    zap_allow(f->zap, "worker", pair.public_key); /* as every reload does: no way around */
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    nanosleep(&wait, NULL);
+    assert_true(zap_is_allowed(f->zap, "worker", pair.public_key));
+}
+
 struct watch {
     struct fixture *fixture;
     struct event *timer;
@@ -391,6 +409,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_an_unknown_key_is_refused_until_it_is_allowed, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_a_suspended_key_comes_back, set_up, tear_down),
         cmocka_unit_test(test_a_curve_server_without_zap_is_refused),
         cmocka_unit_test_setup_teardown(test_a_router_answers_the_peer_that_spoke, set_up,
                                         tear_down),
