@@ -18,10 +18,10 @@
 /*
  * What one connection may have sent of messages that are not whole yet, and all together. A message
  * has at most FRAME_MAX bytes, so that only a hostile or broken peer comes near; the wire's bytes
- * cost up to 2.3 times as much here (frames of 34 bytes).
+ * cost up to 2.7 times as much here (frames of 34 bytes).
  */
 #define FLEET_HELD_ONE   ((uint64_t)8 << 20)
-#define FLEET_HELD_ALL   ((uint64_t)24 << 20)
+#define FLEET_HELD_ALL   ((uint64_t)16 << 20)
 #define FLEET_HELD_SPARE ((uint64_t)1 << 20)
 /* A key that flooded may not connect for so long. */
 #define FLEET_FLOOD_US ((int64_t)60000000)

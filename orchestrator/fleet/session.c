@@ -181,11 +181,11 @@ enum session_fate session_message(struct session *session, const uint8_t *peer, 
 
 bool session_ack(struct session *session, uint64_t seq)
 {
-    if (!session->open || seq >= session->next_seq)
+    if (seq >= session->next_seq)
         return false;
     if (seq > session->acked)
-        session->acked = seq;
-    return true;
+        session->acked = seq; /* closed meanwhile: the next welcome says it */
+    return session->open;
 }
 
 bool session_wrong(struct session *session, int64_t now_us)

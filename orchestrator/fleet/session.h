@@ -118,7 +118,7 @@ enum session_fate {
 enum session_fate session_message(struct session *session, const uint8_t *peer, size_t peer_size,
                                   const uint8_t *nonce, size_t nonce_size, uint64_t seq,
                                   struct err *err);
-/* A durable message is committed. False: not of this session, nothing to tell. */
+/* A durable message is committed. False: there is nobody to tell now. */
 bool session_ack(struct session *session, uint64_t seq);
 /* An undecodable message. True when it was one too many: closed, and muted for a while. */
 bool session_wrong(struct session *session, int64_t now_us);

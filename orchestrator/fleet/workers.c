@@ -75,16 +75,14 @@ static void tell_offence(struct fleet *fleet, struct session *session, const str
         engine_post(fleet->engine, from_worker_offence(session->node, err));
 }
 
-/* A fence that does not close is late news, as after a self-test that was ordered twice. */
-static bool is_offence(enum err_code code, bool close)
+static bool is_offence(enum err_code code)
 {
-    return code == ERR_WIRE_IDENTITY || code == ERR_WIRE_SIGNATURE || code == ERR_WIRE_USAGE
-           || (code == ERR_WIRE_FENCE && close);
+    return code == ERR_WIRE_IDENTITY || code == ERR_WIRE_SIGNATURE || code == ERR_WIRE_USAGE;
 }
 
 static void refuse(const struct arrival *at, bool close, const struct err *err)
 {
-    if (is_offence(err->code, close))
+    if (is_offence(err->code))
         tell_offence(at->fleet, at->session, err);
     answer_error(at, &at->envelope->session, at->envelope->seq, close, err);
 }
@@ -326,12 +324,14 @@ static void take_clock(const struct arrival *at, uint64_t sent_us)
  * A task that ended is an honest worker's late news: the core tells it to forget. One of another
  * node, or of a future that we never ordered, is a lie.
  */
-static int check_fence(const struct arrival *at, const struct task_claim *task, struct err *err)
+static int check_fence(const struct arrival *at, const struct task_claim *task, bool *ret_future,
+                       struct err *err)
 {
     const struct world *world = engine_world(at->fleet->engine);
     enum attempt_claim claim = world_attempt_claim(world, at->session->node, task);
 
-    if (claim == CLAIM_FUTURE || task->term > at->fleet->options.term)
+    *ret_future = claim == CLAIM_FUTURE || task->term > at->fleet->options.term;
+    if (*ret_future)
         return err_set(err, ERR_WIRE_FENCE,
                        "attempt %" PRIu64 " term %u epoch %u was never ordered", task->attempt,
                        task->term, task->epoch);
@@ -346,12 +346,16 @@ static void take_task(const struct arrival *at)
     const Sheaf__TaskEvent *task = at->envelope->task_event;
     struct event_box *box = NULL;
     struct err err = {0};
-    int rc = check_fence(at, &(struct task_claim){task->attempt, task->term, task->epoch}, &err);
+    bool future = false;
+    int rc = check_fence(at, &(struct task_claim){task->attempt, task->term, task->epoch}, &future,
+                         &err);
 
     if (rc) {
-        refuse(at, true, &err);
+        tell_offence(at->fleet, at->session, &err);
+        refuse(at, future, &err);
         post_bare_ack(at);
-        session_close(at->session);
+        if (future)
+            session_close(at->session);
         return;
     }
     rc = from_worker_task(&at->frame, task, &box, &err);

@@ -237,7 +237,7 @@ static void test_an_unknown_key_is_refused_until_it_is_allowed(void **state)
     assert_false(zap_is_allowed(f->zap, "worker", client->pair.public_key));
 }
 
-static void test_a_curve_server_without_zap_is_refused(void **state)
+static void test_pitfall_a_curve_server_without_zap_is_refused(void **state)
 {
     void *context = zmq_ctx_new();
     struct event_base *base = loop_new();
@@ -281,6 +281,13 @@ static void test_a_router_answers_the_peer_that_spoke(void **state)
     assert_string_equal(one->last.data, "one");
     assert_string_equal(two->last.data, "two");
     assert_int_equal(one->received + two->received, 2);
+}
+
+/* Without ROUTER_MANDATORY the send would succeed, and the message be dropped. */
+static void test_pitfall_a_router_says_that_a_peer_is_unknown(void **state)
+{
+    struct fixture *f = *state;
+
     assert_int_equal(zsock_send(f->server, "nobody", 6, "x", 1), -ERR_UNREACHABLE);
 }
 
@@ -410,8 +417,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_unknown_key_is_refused_until_it_is_allowed, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_suspended_key_comes_back, set_up, tear_down),
-        cmocka_unit_test(test_a_curve_server_without_zap_is_refused),
+        cmocka_unit_test(test_pitfall_a_curve_server_without_zap_is_refused),
         cmocka_unit_test_setup_teardown(test_a_router_answers_the_peer_that_spoke, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_pitfall_a_router_says_that_a_peer_is_unknown, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_burst_is_drained_although_the_descriptor_fires_once,
                                         set_up, tear_down),
