@@ -48,8 +48,9 @@ enum event_kind {
     /* -- from the shell's clocks ----------------------------------------------------------- */
     EV_NODE_SILENT, /* 3 heartbeats missed */
     EV_NODE_BACK,
-    EV_TICK, /* a deadline of world_next_deadline() has passed */
-    EV_BOOT, /* once after load: act on what the state demands */
+    EV_NODE_OFFENCE, /* a worker broke a rule of the protocol: kept for whoever asks later */
+    EV_TICK,         /* a deadline of world_next_deadline() has passed */
+    EV_BOOT,         /* once after load: act on what the state demands */
     EV_KIND_COUNT,
 };
 const char *event_kind_name(enum event_kind kind);
@@ -156,6 +157,7 @@ enum node_verb {
     NODE_RESUME,
     NODE_LEAVE,
     NODE_SET_PRICE,
+    NODE_REVOKE, /* the operator's: the key is refused from now on */
     NODE_VERB_COUNT,
 };
 const char *node_verb_name(enum node_verb verb);
@@ -275,6 +277,12 @@ struct ev_node {
     uint64_t node;
 };
 
+struct ev_offence {
+    uint64_t node;
+    enum err_code reason;
+    const char *detail;
+};
+
 struct event {
     enum event_kind kind;
     struct caller caller; /* commands only */
@@ -298,6 +306,7 @@ struct event {
         struct ev_receipt receipt;
         struct ev_device_use device_use;
         struct ev_link link;
+        struct ev_offence offence;
         struct ev_node node; /* NODE_BYE, NODE_SILENT, NODE_BACK */
     };
     struct uuid fresh[4]; /* unused UUIDs for what the step may create; made by the shell */

@@ -51,6 +51,7 @@ struct device {
     struct slot *slot;
     /* soft */
     bool failed;       /* its self-test failed in this session */
+    bool replaced;     /* the hello at work names another device here than before */
     usec_t asked_us;   /* self-test ordered */
     usec_t foreign_us; /* withdrawn by its owner since */
 };
@@ -350,6 +351,7 @@ void device_act(struct step *step, struct device *device, struct node *node);
 void node_silent(struct step *step, struct node *node);
 void node_back(struct step *step, struct node *node);
 void node_bye(struct step *step, struct node *node);
+void node_offence(struct step *step, const struct ev_offence *offence);
 usec_t node_due(const struct node *node, const struct world *world, const struct policy *policy);
 void node_act(struct step *step, struct node *node);
 /* Every live attempt with a rank there that is not final. */

@@ -138,6 +138,11 @@ int fill_node_undrain(const struct http_call *call, struct command_draft *draft,
     return fill_node(call, draft, "undrain", err);
 }
 
+int fill_node_revoke(const struct http_call *call, struct command_draft *draft, struct err *err)
+{
+    return fill_node(call, draft, "revoke", err);
+}
+
 /* -- people, tokens, money ------------------------------------------------------------------ */
 
 static int fill_named(struct command_draft *draft, bool with_role, struct err *err)

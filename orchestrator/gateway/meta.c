@@ -131,6 +131,8 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_bulk_keys", "gauge", "Keys that may connect to it.", bulk.keys},
         {"sheaf_gateway_bulk_handshakes_refused_total", "counter", "Foreign keys refused.",
          bulk.handshakes_refused},
+        {"sheaf_gateway_bulk_floods_total", "counter",
+         "Connections ended over a message that did not end.", bulk.floods},
         {"sheaf_gateway_log_pieces_total", "counter", "Log pieces stored.", bulk.pieces},
         {"sheaf_gateway_log_bytes_total", "counter", "Bytes of log pieces stored, compressed.",
          bulk.piece_bytes},

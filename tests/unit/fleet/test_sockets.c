@@ -23,6 +23,7 @@
 #include "orchestrator/fleet/wire.h"
 
 #define WAIT_US  ((int64_t)10000000)
+#define NEXT_ID  100 /* what was never ordered has this number, or a greater one */
 #define NODE     ((uint64_t)7)
 #define MAILBOX  64
 #define TEST_MIB 64u
@@ -131,6 +132,8 @@ static void stage_world(struct stage *stage)
     world_apply(stage->engine.world, &provider);
     world_apply(stage->engine.world, &node);
     world_apply(stage->engine.world, &device);
+    world_apply(stage->engine.world,
+                &(struct row){.kind = ROW_CONTROL, .control = {.next_id = NEXT_ID}});
 }
 
 static int stage_open_beating(void **state, int64_t heartbeat_us)
@@ -536,7 +539,7 @@ static void test_nonsense_is_answered_and_still_acknowledged(void **state)
     worker_news(&peer, "levitating", 1);
     until(stage, &peer, received, 2);
     assert_int_equal(worker_read(&peer, 1)->body_case, SHEAF__ENVELOPE__BODY_ERROR);
-    assert_string_equal(worker_read(&peer, 1)->error->code, "decode");
+    assert_string_equal(worker_read(&peer, 1)->error->code, "unknown-type");
     assert_false(worker_read(&peer, 1)->error->close);
     /* A worker resends what is not acknowledged, for ever: an empty event carries the number. */
     until(stage, &peer, posted, 2);
@@ -555,9 +558,11 @@ static void test_three_undecodable_frames_end_the_session(void **state)
     until(stage, &peer, received, 4);
     assert_false(worker_read(&peer, 2)->error->close);
     assert_true(worker_read(&peer, 3)->error->close);
+    assert_int_equal(last_event(stage)->kind, EV_NODE_OFFENCE);
+    assert_int_equal(last_event(stage)->offence.reason, ERR_WIRE_DECODE);
     worker_beat(&peer);
     until(stage, &peer, dropped, 1);
-    assert_int_equal(stage->engine.count, 1);
+    assert_int_equal(stage->engine.count, 2);
     assert_int_equal(fleet_counters(stage->fleet).sessions, 0);
     peer_close(&peer);
 }
