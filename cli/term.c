@@ -1,5 +1,7 @@
 #include "cli/term.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,6 +9,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "common/pure/exit_code.h"
 
 struct term term;
 
@@ -41,12 +45,35 @@ static bool wants_color(int fd, const char *color)
 void term_init(const char *color)
 {
     struct winsize size = {0};
+    const char *kind = getenv("TERM");
 
     term.color = wants_color(STDOUT_FILENO, color);
     term.color_err = wants_color(STDERR_FILENO, color);
-    term.progress = isatty(STDERR_FILENO);
+    /* A line that is written over needs a terminal that can. */
+    term.progress = isatty(STDERR_FILENO) && kind != NULL && strcmp(kind, "dumb") != 0;
     if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
         term.width = size.ws_col;
+}
+
+bool term_reader_left(void)
+{
+    struct pollfd poll_out = {.fd = STDOUT_FILENO};
+
+    return poll(&poll_out, 1, 0) == 1 && (poll_out.revents & POLLERR) != 0;
+}
+
+int term_finish(int code)
+{
+    bool failed = fflush(stdout) != 0;
+    int saved = errno;
+
+    if (!failed && !ferror(stdout))
+        return code;
+    if ((failed && saved == EPIPE) || term_reader_left())
+        return code;
+    fprintf(stderr, "error: standard output could not be written%s%s\n", failed ? ": " : "",
+            failed ? strerror(saved) : "");
+    return code == EXIT_OK ? EXIT_USAGE : code;
 }
 
 static void on_interrupt(int number)

@@ -134,4 +134,5 @@ ERR(UNSUPPORTED_HERE,    "unsupported-here",      243, 0, PROVIDER, 0, "This mac
 ERR(INTERRUPTED,         "interrupted",           244, 0, TENANT,   0, "Interrupted", "run it again")
 ERR(TIMEOUT,             "timeout",               245, 0, PLATFORM, 1, "Timed out", "retry")
 ERR(TOO_MANY,            "too-many",              246, 429, TENANT,  1, "A limit is reached", "see the limit named")
+ERR(CREDENTIAL_EXPOSED,  "credential-exposed",    247, 0, TENANT,  0, "Others can read or change this credential", "run the command named")
 /* clang-format on */
