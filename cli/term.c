@@ -27,11 +27,18 @@ bool term_format_parse(const char *name, enum output_format *ret_format)
     return false;
 }
 
+/* A terminal that knows more than to go on. */
+static bool is_able(int fd)
+{
+    const char *kind = getenv("TERM");
+
+    return isatty(fd) && kind != NULL && kind[0] != '\0' && strcmp(kind, "dumb") != 0;
+}
+
 static bool wants_color(int fd, const char *color)
 {
     const char *force = getenv("CLICOLOR_FORCE");
     const char *none = getenv("NO_COLOR");
-    const char *kind = getenv("TERM");
 
     if (strcmp(color, "always") == 0)
         return true;
@@ -39,18 +46,17 @@ static bool wants_color(int fd, const char *color)
         return false;
     if (force != NULL && force[0] != '\0' && strcmp(force, "0") != 0)
         return true;
-    return isatty(fd) && kind != NULL && strcmp(kind, "dumb") != 0;
+    return is_able(fd);
 }
 
 void term_init(const char *color)
 {
     struct winsize size = {0};
-    const char *kind = getenv("TERM");
 
     term.color = wants_color(STDOUT_FILENO, color);
     term.color_err = wants_color(STDERR_FILENO, color);
     /* A line that is written over needs a terminal that can. */
-    term.progress = isatty(STDERR_FILENO) && kind != NULL && strcmp(kind, "dumb") != 0;
+    term.progress = is_able(STDERR_FILENO);
     if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
         term.width = size.ws_col;
 }
