@@ -131,7 +131,7 @@ int follow_job(const struct httpc *client, const char *id)
         watch.until_running = false;
         rc = api_follow(client, path, watch.last_id, on_phase, &watch, &err);
     }
-    if (rc == -ERR_INTERRUPTED)
+    if (rc == -ERR_INTERRUPTED || (rc == 0 && !is_final(watch.state)))
         return detached(id);
     if (rc < 0)
         return command_fail(&err);

@@ -36,6 +36,11 @@ extern struct term term;
 bool term_format_parse(const char *name, enum output_format *ret_format);
 /* color: "auto", "always" or "never". Reads NO_COLOR and CLICOLOR_FORCE. */
 void term_init(const char *color);
+/* The last word on standard output: code, or EXIT_USAGE when it could not be written (disk full). A
+ * reader that left is no failure of ours. */
+int term_finish(int code);
+/* Nobody reads standard output any more. */
+bool term_reader_left(void);
 /* From here on Ctrl-C sets term.interrupted instead of ending the program. */
 void term_catch_interrupt(void);
 

@@ -9,6 +9,7 @@
 
 #include "common/io/clock.h"
 #include "common/io/log.h"
+#include "common/pure/exit_code.h"
 #include "orchestrator/fleet/fleet.h"
 #include "orchestrator/fleet/link_file.h"
 #include "orchestrator/fleet/metrics.h"
@@ -16,14 +17,6 @@
 
 /* A clean stop waits this long for the commit in flight; its effects come again after a start. */
 #define STOP_WAIT_US ((int64_t)5000000)
-
-/* Exit codes as those of the CLI. */
-enum {
-    EXIT_OK = 0,
-    EXIT_FAILED = 1,
-    EXIT_WRONG_USE = 2,
-    EXIT_CONFLICT = 5,
-};
 
 struct program {
     struct config *config;
@@ -476,11 +469,8 @@ static int print_config(const struct config *config)
 
 static int exit_code(int rc)
 {
-    if (rc == 0)
-        return EXIT_OK;
-    if (rc == -ERR_CONFIG_INVALID || rc == -ERR_USAGE)
-        return EXIT_WRONG_USE;
-    return rc == -ERR_ALREADY_RUNNING || rc == -ERR_DEPOSED ? EXIT_CONFLICT : EXIT_FAILED;
+    /* To us it is no outage: somebody else leads, and a restart would not help. */
+    return rc == -ERR_DEPOSED ? EXIT_REFUSED : (int)exit_code_of((enum err_code) - rc);
 }
 
 static int run_verb(struct program *program, int argc, char **argv, struct err *err)
@@ -491,7 +481,7 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
     if (rc)
         return rc;
     if (!log_level_parse(config_text(program->config, "log-level"), &level))
-        return err_set(err, ERR_CONFIG_INVALID, "log-level: unknown level");
+        return config_refuse(program->config, "log-level", err, "debug, info, warn or error");
     log_open("sheaf-orchestrator", level);
     if (argc == 1 || (argc == 2 && strcmp(argv[1], "run") == 0))
         return serve(program, err);
@@ -503,14 +493,19 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
 
 int main(int argc, char **argv)
 {
+    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
+                                        "--print-config", NULL};
     struct program program = {.lock_fd = -1};
     const char *word;
     struct err err = {0};
     int code;
     int rc;
 
+    fs_guard_streams();
     program.config = config_new(setup_options, "SHEAF_ORCHESTRATOR");
     rc = config_load(program.config, &argc, argv, &err);
+    if (rc == 0)
+        rc = config_check_words(program.config, argc, argv, flags, &err);
     word = argc > 1 ? argv[1] : "";
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         print_help(program.config);
@@ -531,7 +526,8 @@ int main(int argc, char **argv)
         code = exit_code(rc);
     }
     if (code != EXIT_OK)
-        fprintf(stderr, "sheaf-orchestrator: %s: %s\n", err_slug(err.code), err.text);
+        fprintf(stderr, "sheaf-orchestrator: %s: %s\n  next: %s\n", err_slug(err.code), err.text,
+                err_info(err.code)->hint);
     close_all(&program);
     return code;
 }

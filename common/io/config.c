@@ -1,6 +1,7 @@
 #include "common/io/config.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,9 +15,10 @@
 #include "common/pure/nearest.h"
 #include "common/pure/units.h"
 
-#define MAX_OPTIONS 128
-#define ENV_NAME    96
-#define HELP_COLUMN 28
+#define MAX_OPTIONS   128
+#define ENV_NAME      96
+#define HELP_COLUMN   28
+#define MAX_LISTENING 8
 
 /* The later wins. */
 enum origin {
@@ -458,6 +460,139 @@ bool config_is_set(const struct config *config, const char *key)
     size_t index = 0;
 
     return value_of(config, key, &index)->origin > ORIGIN_DEFAULT;
+}
+
+int config_refuse(const struct config *config, const char *key, struct err *err, const char *format,
+                  ...)
+{
+    size_t index = 0;
+    const struct value *value = value_of(config, key, &index);
+    bool flag = value->origin == ORIGIN_FLAG; /* its place is its name */
+    char text[sizeof(err->text)];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return err_set_at(err, ERR_CONFIG_INVALID, key, "%s%s%s: %s",
+                      value->where != NULL ? value->where : "default", flag ? "" : ":",
+                      flag ? "" : key, text);
+}
+
+int config_check_words(const struct config *config, int argc, char *const *argv,
+                       const char *const *words, struct err *err)
+{
+    const char *names[MAX_OPTIONS];
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        size_t count = 0;
+        bool known = argv[i][0] != '-' || argv[i][1] == '\0';
+        for (size_t w = 0; words[w] != NULL && count < MAX_OPTIONS; w++) {
+            known = known || strcmp(words[w], argv[i]) == 0;
+            names[count++] = words[w] + strspn(words[w], "-");
+        }
+        for (size_t k = 0; k < config->count && count < MAX_OPTIONS; k++)
+            names[count++] = config->options[k].key;
+        if (known)
+            continue;
+        char plain[ENV_NAME];
+        snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(argv[i], "="), argv[i]);
+        const char *near = nearest_word(plain + strspn(plain, "-"), names, count);
+        return err_set(err, ERR_USAGE, "unknown option %s%s%s%s", plain,
+                       near != NULL ? "; did you mean --" : "", near != NULL ? near : "",
+                       near != NULL ? "?" : "; --help lists them");
+    }
+    return 0;
+}
+
+/* Where a program listens: "tcp://HOST:PORT", "HOST:PORT", "LOW-HIGH" or a port alone. */
+struct listening {
+    const char *key;
+    const char *host; /* not terminated */
+    size_t host_length;
+    uint32_t low;
+    uint32_t high;
+};
+
+static bool read_listening(const char *text, struct listening *ret_at)
+{
+    const char *scheme = strstr(text, "://");
+    uint32_t port[2] = {0, 0};
+    int count = 0;
+
+    ret_at->host = scheme != NULL ? scheme + 3 : text;
+    const char *colon = strrchr(ret_at->host, ':');
+    const char *at = colon != NULL ? colon + 1 : ret_at->host;
+    ret_at->host_length = colon != NULL ? (size_t)(colon - ret_at->host) : 0;
+    if (*at == '\0' || at[strspn(at, "0123456789-")] != '\0')
+        return false;
+    for (; *at != '\0' && count < 2; at++) {
+        if (*at == '-')
+            count++;
+        else if (port[count] <= UINT16_MAX)
+            port[count] = port[count] * 10 + (uint32_t)(*at - '0');
+    }
+    ret_at->low = port[0];
+    ret_at->high = count == 1 ? port[1] : port[0];
+    return true;
+}
+
+static bool is_every_host(const struct listening *at)
+{
+    static const char *const names[] = {"", "*", "0.0.0.0", "::", "[::]"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strlen(names[i]) == at->host_length && memcmp(names[i], at->host, at->host_length) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool listen_alike(const struct listening *a, const struct listening *b)
+{
+    bool host =
+        is_every_host(a) || is_every_host(b)
+        || (a->host_length == b->host_length && memcmp(a->host, b->host, a->host_length) == 0);
+
+    return host && a->low <= b->high && b->low <= a->high;
+}
+
+int config_check_fixed(const struct config *config, const char *bind, const char *told,
+                       struct err *err)
+{
+    const char *text = config_text(config, bind);
+    struct listening at;
+
+    if (config_text(config, told) == NULL || text == NULL || !read_listening(text, &at)
+        || at.low != 0)
+        return 0;
+    return config_refuse(config, bind, err, "port 0 is another one at each start, but %s is fixed",
+                         told);
+}
+
+int config_check_ports(const struct config *config, const char *const *keys, struct err *err)
+{
+    struct listening seen[MAX_LISTENING];
+    size_t count = 0;
+
+    for (; *keys != NULL; keys++) {
+        const char *text = config_text(config, *keys);
+        struct listening at = {.key = *keys};
+        if (text == NULL || !read_listening(text, &at))
+            continue;
+        if (at.low > UINT16_MAX || at.high > UINT16_MAX)
+            return config_refuse(config, *keys, err, "a port is at most 65535: %.80s", text);
+        if (at.high == 0)
+            continue;
+        for (size_t i = 0; i < count; i++) {
+            if (listen_alike(&seen[i], &at))
+                return config_refuse(config, *keys, err, "%.80s is taken by %s already", text,
+                                     seen[i].key);
+        }
+        BUG_ON(count == MAX_LISTENING);
+        seen[count++] = at;
+    }
+    return 0;
 }
 
 void config_print(const struct config *config, struct buf *out)

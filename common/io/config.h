@@ -57,6 +57,26 @@ int config_load_args(struct config *config, int *argc, char **argv, struct err *
 /* All of the above in the right order, --config or PREFIX_CONFIG included. */
 int config_load(struct config *config, int *argc, char **argv, struct err *err) SHEAF_MUST_USE;
 
+/*
+ * What is left of argv after config_load must be among `words` (ended by NULL) or no option at all.
+ * ERR_USAGE names the first other one and the nearest option.
+ */
+int config_check_words(const struct config *config, int argc, char *const *argv,
+                       const char *const *words, struct err *err) SHEAF_MUST_USE;
+/* ERR_CONFIG_INVALID about one value: "worker.yaml:3:price: …", "--price: …". Returns the code. */
+int config_refuse(const struct config *config, const char *key, struct err *err, const char *format,
+                  ...) SHEAF_PRINTF(4, 5);
+/*
+ * No two of these keys, ended by NULL, listen in one place ("tcp://HOST:PORT", "HOST:PORT",
+ * "LOW-HIGH", a port). Unset ones and port 0, which the system chooses, do not count.
+ * ERR_CONFIG_INVALID.
+ */
+int config_check_ports(const struct config *config, const char *const *keys,
+                       struct err *err) SHEAF_MUST_USE;
+/* Port 0 does not go with an address that others are told. ERR_CONFIG_INVALID. */
+int config_check_fixed(const struct config *config, const char *bind, const char *told,
+                       struct err *err) SHEAF_MUST_USE;
+
 /* NULL when unset. */
 const char *config_text(const struct config *config, const char *key);
 bool config_bool(const struct config *config, const char *key);

@@ -147,15 +147,10 @@ static int identity_parse(const char *text, struct identity *ret_identity)
 
 int identity_load(const char *path, struct identity *ret_identity, struct err *err)
 {
-    struct stat status;
     struct buf text;
 
-    if (stat(path, &status) != 0)
-        return err_set(err, ERR_IO, "cannot read the keys in %s: %s", path, strerror(errno));
-    if ((status.st_mode & 077) != 0)
-        return err_set(err, ERR_STATE_CORRUPT, "others may read the keys: run chmod 600 %s", path);
     buf_init(&text, IDENTITY_TEXT);
-    int rc = fs_read(path, IDENTITY_TEXT, &text, err);
+    int rc = fs_read_secret(path, IDENTITY_TEXT, FS_OWNER_ALONE, &text, err);
     if (rc == 0) {
         rc = text.length == strlen(text.data) ? identity_parse(text.data, ret_identity)
                                               : -ERR_STATE_CORRUPT;

@@ -108,14 +108,14 @@ ERR(MASS_SILENCE,        "mass-silence",          169, 0, PLATFORM, 1, "Many nod
 ERR(DEVICE_GONE,         "device-gone",           170, 0, PROVIDER, 1, "The device is no longer there", "check the driver")
 /* -- the worker protocol ---------------------------------------------------------------------- */
 ERR(WIRE_ENVELOPE,       "bad-envelope",          200, 0, PROVIDER, 0, "Wrong number of frames", "upgrade the worker")
-ERR(WIRE_DECODE,         "decode",                201, 0, PROVIDER, 0, "Message could not be decoded", "upgrade the worker")
+ERR(WIRE_DECODE,         "decode",                201, 422, PROVIDER, 0, "Message could not be decoded", "upgrade the worker")
 ERR(WIRE_UNKNOWN_TYPE,   "unknown-type",          202, 0, PROVIDER, 0, "Unknown message type", "upgrade the worker")
 ERR(WIRE_IDENTITY,       "identity",              203, 0, PROVIDER, 0, "The message speaks for another node", "join this machine again")
 ERR(WIRE_STATE,          "wrong-state",           204, 0, PROVIDER, 0, "Message not expected in this session state", "reconnect")
 ERR(WIRE_VERSION,        "protocol-version",      205, 0, PROVIDER, 0, "Protocol version not supported", "upgrade the worker")
-ERR(WIRE_INVENTORY,      "inventory",             206, 0, PROVIDER, 0, "Invalid inventory", "sheaf-worker doctor")
+ERR(WIRE_INVENTORY,      "inventory",             206, 422, PROVIDER, 0, "Invalid inventory", "sheaf-worker doctor")
 ERR(WIRE_FENCE,          "fence",                 207, 0, PLATFORM, 0, "Wrong term or epoch", "nothing to do")
-ERR(WIRE_SIGNATURE,      "signature",             208, 0, PROVIDER, 0, "Signature does not verify", "join this machine again")
+ERR(WIRE_SIGNATURE,      "signature",             208, 422, PROVIDER, 0, "Signature does not verify", "join this machine again")
 ERR(WIRE_ORDER,          "order-refused",         209, 0, PLATFORM, 0, "The order is expired, misaddressed or badly signed", "check the clocks")
 ERR(NOT_ENROLLED,        "not-enrolled",          210, 0, PROVIDER, 0, "This key is not enrolled", "sheaf-worker join TOKEN")
 ERR(JOIN_TOKEN_SPENT,    "join-token-spent",      211, 409, PROVIDER, 0, "The join token is spent or expired", "make another: sheaf token join")
@@ -143,4 +143,5 @@ ERR(UNSUPPORTED_HERE,    "unsupported-here",      243, 0, PROVIDER, 0, "This mac
 ERR(INTERRUPTED,         "interrupted",           244, 0, TENANT,   0, "Interrupted", "run it again")
 ERR(TIMEOUT,             "timeout",               245, 0, PLATFORM, 1, "Timed out", "retry")
 ERR(TOO_MANY,            "too-many",              246, 429, TENANT,  1, "A limit is reached", "see the limit named")
+ERR(CREDENTIAL_EXPOSED,  "credential-exposed",    247, 0, TENANT,  0, "Others can read or change this credential", "run the command named")
 /* clang-format on */

@@ -54,3 +54,35 @@ void utf8_repair(char *text)
         length -= step;
     }
 }
+
+/* C0, DEL, C1; U+200E-200F, U+202A-202E and U+2066-2069 write from the other side. */
+static bool is_shown(const unsigned char *at, size_t step)
+{
+    if (step == 1)
+        return at[0] >= 0x20 && at[0] != 0x7f;
+    if (step == 2)
+        return at[0] != 0xc2 || at[1] >= 0xa0;
+    if (step == 3 && at[0] == 0xe2 && at[1] == 0x80)
+        return !(at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae));
+    if (step == 3 && at[0] == 0xe2 && at[1] == 0x81)
+        return !(at[2] >= 0xa6 && at[2] <= 0xa9);
+    return step > 0;
+}
+
+void utf8_show(const char *text, size_t length, struct buf *out)
+{
+    const unsigned char *at = (const unsigned char *)text;
+
+    while (length > 0) {
+        size_t step = sequence(at, length);
+        if (is_shown(at, step)) {
+            buf_append(out, at, step);
+        } else {
+            step = step == 0 ? 1 : step;
+            for (size_t i = 0; i < step; i++)
+                buf_printf(out, "\\x%02x", at[i]);
+        }
+        at += step;
+        length -= step;
+    }
+}

@@ -73,7 +73,8 @@ static void write_engine(const struct engine_counters *engine, struct buf *out)
     counter(out, "rows_total", "Rows written.", engine->rows);
     counter(out, "reloads_total", "Worlds dropped and loaded again.", engine->reloads);
     counter(out, "quarantined_total", "Events that could not be committed.", engine->quarantined);
-    seconds(out, "commit_seconds_sum", "counter", "Time spent in commits.", engine->commit_us_sum);
+    seconds(out, "commit_seconds_total", "counter", "Time spent in commits.",
+            engine->commit_us_sum);
     seconds(out, "commit_seconds_max", "gauge", "Slowest commit.", engine->commit_us_max);
 }
 

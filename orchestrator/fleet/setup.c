@@ -11,6 +11,9 @@
 /* A year in microseconds: longer waits are a mistake in the unit. */
 #define YEAR_US ((int64_t)366 * 86400 * 1000000)
 
+/* Three missed heartbeats make a node unknown; it cannot be lost before. */
+#define LOST_AFTER_BEATS 3
+
 #define TEXT(key, value, metavar, help)                                                            \
     {                                                                                              \
         key, CONFIG_TEXT, value, 0, 0, false, metavar, help                                        \
@@ -95,8 +98,8 @@ static int check_bind(const struct config *config, const char *key, struct err *
 
     if (endpoint == NULL || strncmp(endpoint, "tcp://", 6) != 0
         || strlen(endpoint) >= ENDPOINT_TEXT)
-        return err_set_at(err, ERR_CONFIG_INVALID, key, "%s: %s is not tcp://HOST:PORT", key,
-                          endpoint ? endpoint : "nothing");
+        return config_refuse(config, key, err, "%s is not tcp://HOST:PORT",
+                             endpoint ? endpoint : "nothing");
     return 0;
 }
 
@@ -109,6 +112,8 @@ static bool is_empty(const struct config *config, const char *key)
 
 int setup_check(const struct config *config, struct err *err)
 {
+    static const char *const listening[] = {"worker-bind", "command-bind", "hint-bind",
+                                            "metrics-bind", NULL};
     char items[FLEET_MAX_CONTROL][ENDPOINT_TEXT];
     enum log_level level;
     struct policy policy;
@@ -117,17 +122,18 @@ int setup_check(const struct config *config, struct err *err)
 
     if ((rc = check_bind(config, "worker-bind", err))
         || (rc = check_bind(config, "command-bind", err))
-        || (rc = check_bind(config, "hint-bind", err)))
+        || (rc = check_bind(config, "hint-bind", err))
+        || (rc = config_check_ports(config, listening, err))
+        || (rc = config_check_fixed(config, "worker-bind", "advertise", err)))
         return rc;
     if (!log_level_parse(config_text(config, "log-level"), &level))
-        return err_set_at(err, ERR_CONFIG_INVALID, "log-level", "log-level: unknown level");
+        return config_refuse(config, "log-level", err, "debug, info, warn or error");
     if (!is_empty(config, "advertise")
         && (rc = endpoint_list("advertise", config_text(config, "advertise"), items,
                                FLEET_MAX_CONTROL, &count, err)))
         return rc;
     if (!is_empty(config, "database") && is_empty(config, "gateway-database"))
-        return err_set_at(err, ERR_CONFIG_INVALID, "gateway-database",
-                          "gateway-database is needed beside database");
+        return config_refuse(config, "gateway-database", err, "is needed beside database");
     policy_default(&policy);
     return setup_policy(config, &policy, err);
 }
@@ -161,6 +167,9 @@ int setup_policy(const struct config *config, struct policy *policy, struct err 
     if (config_is_set(config, "fee-ppm"))
         out.fee_ppm = (uint32_t)config_int(config, "fee-ppm");
     rc = policy_check(&out, err);
+    if (rc == 0 && out.lost_after_us < LOST_AFTER_BEATS * config_int(config, "heartbeat"))
+        rc = config_refuse(config, config_is_set(config, "lost-after") ? "lost-after" : "heartbeat",
+                           err, "lost-after is shorter than %d heartbeats", LOST_AFTER_BEATS);
     if (rc == 0)
         *policy = out;
     return rc;

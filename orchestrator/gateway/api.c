@@ -375,7 +375,7 @@ static void on_reread(const struct err *err, PGresult *const *results, uint32_t 
         json_object_set_new(object, "id", json_string(uuid_format(&done->object, uid)));
     }
     if (done->body != NULL && (route->flags & ROUTE_WRAPPED) != 0)
-        json_object_update(object, done->body);
+        json_object_set(object, "secret", json_object_get(done->body, "secret"));
     api_json(call, route->status != 0 ? route->status : 200, object);
 }
 

@@ -14,6 +14,7 @@
 #include "common/io/fs.h"
 #include "common/io/log.h"
 #include "common/io/loop.h"
+#include "common/pure/exit_code.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/api.h"
 #include "orchestrator/gateway/auth.h"
@@ -126,23 +127,29 @@ static void take_host(struct start *start)
 
 static int check_options(const struct start *start, struct err *err)
 {
+    static const char *const listening[] = {"bind", "bulk-bind", NULL};
     enum log_level level;
     const struct config *config = start->config;
 
     if (config_text(config, "link") == NULL)
-        return err_set_at(err, ERR_CONFIG_INVALID, "link",
-                          "link is required: the orchestrator writes it as STATE/gateway.link");
+        return config_refuse(config, "link", err,
+                             "is required: the orchestrator writes it as STATE/gateway.link");
     if (!log_level_parse(config_text(config, "log-level"), &level))
-        return err_set_at(err, ERR_CONFIG_INVALID, "log-level", "not debug, info, warn or error");
+        return config_refuse(config, "log-level", err, "not debug, info, warn or error");
     if ((config_text(config, "tls-cert") == NULL) != (config_text(config, "tls-key") == NULL))
-        return err_set_at(err, ERR_CONFIG_INVALID, "tls-cert", "tls-cert and tls-key go together");
+        return config_refuse(config, "tls-cert", err, "tls-cert and tls-key go together");
     const char *url = config_text(config, "url");
     if (url != NULL && strncmp(url, "https://", 8) != 0
         && strncmp(url, "http://127.0.0.1", 16) != 0)
-        return err_set_at(err, ERR_CONFIG_INVALID, "url", "url does not start with https://");
+        return config_refuse(config, "url", err, "does not start with https://");
     if (url != NULL && strlen(url) >= GATEWAY_TEXT)
-        return err_set_at(err, ERR_CONFIG_INVALID, "url", "url is too long");
-    return 0;
+        return config_refuse(config, "url", err, "is too long");
+    int rc = config_check_ports(config, listening, err);
+    if (rc == 0)
+        rc = config_check_fixed(config, "bind", "url", err);
+    if (rc == 0)
+        rc = config_check_fixed(config, "bulk-bind", "bulk-url", err);
+    return rc;
 }
 
 /* -- certificates --------------------------------------------------------------------------- */
@@ -440,12 +447,15 @@ static bool has_flag(int argc, char **argv, const char *flag)
 
 static int complain(const struct err *err)
 {
-    fprintf(stderr, "sheaf-gateway: %s\n", err->text[0] != '\0' ? err->text : err_slug(err->code));
-    return err->code == ERR_CONFIG_INVALID || err->code == ERR_USAGE ? 2 : 1;
+    fprintf(stderr, "sheaf-gateway: %s: %s\n  next: %s\n", err_slug(err->code), err->text,
+            err_info(err->code)->hint);
+    return (int)exit_code_of(err->code);
 }
 
 static int command_line(struct start *start, int argc, char **argv)
 {
+    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
+                                        "--print-config", NULL};
     struct err err = {0};
     enum log_level level = LOG_INFO_LEVEL;
 
@@ -457,12 +467,14 @@ static int command_line(struct start *start, int argc, char **argv)
     }
     bool check = has_flag(argc, argv, "--check-config");
     bool print = has_flag(argc, argv, "--print-config");
-    if (config_load(start->config, &argc, argv, &err) != 0)
+    if (config_load(start->config, &argc, argv, &err) != 0
+        || config_check_words(start->config, argc, argv, flags, &err) != 0)
         return complain(&err);
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--check-config") != 0 && strcmp(argv[i], "--print-config") != 0) {
-            fprintf(stderr, "sheaf-gateway: unknown argument %s (--help)\n", argv[i]);
-            return 2;
+        if (argv[i][0] != '-' || argv[i][1] == '\0') {
+            (void)err_set(&err, ERR_USAGE, "there is no word %s; --help lists the options",
+                          argv[i]);
+            return complain(&err);
         }
     }
     if (print)
@@ -482,6 +494,7 @@ static int command_line(struct start *start, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct start start = {.config = config_new(options, "SHEAF_GATEWAY"), .lock = -1};
+    fs_guard_streams();
     int rc = command_line(&start, argc, argv);
 
     config_free(start.config);

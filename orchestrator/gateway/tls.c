@@ -66,7 +66,7 @@ static int load(const char *key_path, EVP_PKEY **ret_key, const char *cert_path,
     *ret_key = NULL;
     *ret_cert = NULL;
     buf_init(&text, PEM_MAX);
-    int rc = fs_read(key_path, PEM_MAX, &text, err);
+    int rc = fs_read_secret(key_path, PEM_MAX, FS_OWNER_ALONE, &text, err);
     if (rc == 0) {
         bio = BIO_new_mem_buf(text.data, (int)text.length);
         *ret_key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
@@ -350,7 +350,17 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
 {
     SSL_CTX *context = context_new();
     STACK_OF(X509) *chain = NULL;
+    struct buf text;
 
+    buf_init(&text, PEM_MAX);
+    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, err);
+    if (text.data != NULL)
+        OPENSSL_cleanse(text.data, text.length);
+    buf_fini(&text);
+    if (rc != 0) {
+        SSL_CTX_free(context);
+        return rc;
+    }
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, cert) != 1) {
         SSL_CTX_free(context);
         return ssl_error(err, ERR_CONFIG_INVALID, cert);
@@ -363,7 +373,7 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
     (void)SSL_CTX_get0_chain_certs(context, &chain);
     const X509 *last = sk_X509_num(chain) > 0 ? sk_X509_value(chain, sk_X509_num(chain) - 1)
                                               : SSL_CTX_get0_certificate(context);
-    int rc = fingerprint(last, ret_fingerprint, err);
+    rc = fingerprint(last, ret_fingerprint, err);
     if (rc != 0)
         SSL_CTX_free(context);
     else

@@ -161,6 +161,8 @@ PGconn *store_connect(const char *conninfo);
 PGconn *store_connect_start(const char *conninfo);
 /* Drops NOTICEs, which would go to stderr. */
 void store_quiet(PGconn *connection);
+/* A PostgreSQL that keeps what it commits: version, fsync, encoding, no standby. ERR_DATABASE. */
+int store_server_check(PGconn *connection, struct err *err) SHEAF_MUST_USE;
 /* One statement without results, blocking. */
 int store_run(PGconn *connection, const char *sql, struct err *err) SHEAF_MUST_USE;
 /* The last hash of each asset. */

@@ -8,43 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/store/support_db.h"
-#include "tests/store/support_rows.h"
-
-/* A database with the fixture in it, and the owner's connection: rights are no help here. */
-struct place {
-    struct db db;
-    PGconn *owner;
-};
-
-static struct place place_make(void)
-{
-    struct place place = {.db = db_fresh(true)};
-    struct bench bench;
-    struct fixture fixture;
-
-    bench_open(&bench, place.db.orchestrator);
-    fixture_init(&fixture);
-    if (bench_commit(&bench, fixture.row, fixture.count) != COMMIT_DONE)
-        fail_msg("%s", bench.err.text);
-    bench_close(&bench);
-    fixture_fini(&fixture);
-    place.owner = db_connect(place.db.owner);
-    return place;
-}
-
-struct refusal {
-    const char *sql;
-    const char *sqlstate;
-    const char *constraint;
-};
-
-static void refuse_all(PGconn *connection, const struct refusal *refusals, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        db_refused(connection, refusals[i].sql, refusals[i].sqlstate, refusals[i].constraint);
-}
-#define REFUSE_ALL(connection, list) refuse_all(connection, list, sizeof(list) / sizeof(list[0]))
+#include "tests/store/support_place.h"
 
 static void slots_gangs_and_keys(void **state)
 {

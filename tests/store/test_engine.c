@@ -561,8 +561,8 @@ static void policy_is_stored_and_bounded(void **state)
     db_run(place->owner, "UPDATE policy SET settings = settings || '{\"no_such\": 1}'");
     assert_int_equal(store_load(place->store, world, &policy, &now, &err), -ERR_UNKNOWN_FIELD);
     db_run(place->owner, "UPDATE policy SET settings = settings - 'no_such'"
-                         " || '{\"fee_ppm\": 99999999}'");
-    assert_int_not_equal(store_load(place->store, world, &policy, &now, &err), 0);
+                         " || '{\"asset\": \"\"}'");
+    assert_int_equal(store_load(place->store, world, &policy, &now, &err), -ERR_OUT_OF_RANGE);
     world_free(world);
     place_close(place);
 }

@@ -21,11 +21,8 @@ static struct err err;
 static void assert_all_applied(PGconn *owner)
 {
     char count[16];
-    int files = 0;
 
-    while (sql_migrations[files].name != NULL)
-        files++;
-    snprintf(count, sizeof(count), "%d", files);
+    snprintf(count, sizeof(count), "%u", migrations_count(sql_migrations));
     assert_string_equal(db_value(owner, "SELECT count(*) FROM schema_version"), count);
 }
 

@@ -87,8 +87,9 @@ static void print_screen(const struct join *join)
     struct buf out;
 
     buf_init(&out, 0);
-    buf_printf(&out, "sheaf-worker %s  joins %s as %s\n", SHEAF_VERSION, join->token.url,
-               settings->name);
+    buf_printf(&out, "sheaf-worker %s  %s %s as %s\n", SHEAF_VERSION,
+               join->call->dry_run ? "would join" : "joins",
+               join->token.url[0] ? join->token.url : "(no token given)", settings->name);
     print_devices(join, &out);
     buf_printf(&out,
                "Host      %s, %u.%u CPUs, %s memory, %s disk, %s%s%s, region %s, country %s\n",
@@ -250,6 +251,12 @@ static int prepare(struct join *join, struct err *err)
     return 0;
 }
 
+static int no_device(struct err *err)
+{
+    return err_set(err, ERR_UNSUPPORTED_HERE,
+                   "no device was found by NVML, AMD's sysfs or OpenCL: see the fixes above");
+}
+
 static int enrol(struct join *join, struct err *err)
 {
     const struct settings *settings = join->call->settings;
@@ -259,7 +266,7 @@ static int enrol(struct join *join, struct err *err)
         return rc;
     print_screen(join);
     if (join->host.device_count == 0)
-        return err_set(err, ERR_UNSUPPORTED_HERE, "no device was found: see the fixes above");
+        return no_device(err);
     rc = post(join, err);
     if (rc != 0)
         return rc;
@@ -305,6 +312,25 @@ static int measure(struct join *join, struct err *err)
     return rc;
 }
 
+/* What this machine has and would ask, without a word to anybody and without a file made. */
+static int show(struct join *join, struct err *err)
+{
+    struct checks_facts facts = {.settings = join->call->settings, .host = &join->host};
+    int rc = join->call->argc > 0 ? read_token(join->call, join, err) : 0;
+
+    if (rc == 0)
+        rc = devices_probe(&join->host, err);
+    if (rc != 0)
+        return rc;
+    if (join->token.url[0])
+        facts.url = facts.control = join->token.url;
+    checks_run(&facts, &join->checks);
+    print_screen(join);
+    if (join->host.device_count == 0)
+        return no_device(err);
+    return 0;
+}
+
 int verb_join(const struct verb_call *call)
 {
     struct err err = {0};
@@ -314,6 +340,11 @@ int verb_join(const struct verb_call *call)
 
     BUG_ON(!join);
     join->call = call;
+    if (call->dry_run) {
+        rc = show(join, &err);
+        free(join);
+        return rc != 0 ? verb_fail(&err) : 0;
+    }
     rc = home_load(call->settings, &join->node, &err);
     if (rc == 0) {
         printf("joined already: %s (%s) at %s; its identity is kept\n", join->node.name,

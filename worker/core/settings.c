@@ -52,11 +52,13 @@ const struct config_option *settings_options(void)
     return options;
 }
 
-static int copy(char *out, size_t size, const char *key, const char *text, struct err *err)
+static int copy(const struct config *config, const char *key, char *out, size_t size,
+                struct err *err)
 {
+    const char *text = config_text(config, key);
+
     if (strlen(text) >= size)
-        return err_set_at(err, ERR_CONFIG_INVALID, key, "%s: longer than %zu characters", key,
-                          size - 1);
+        return config_refuse(config, key, err, "longer than %zu characters", size - 1);
     memcpy(out, text, strlen(text) + 1);
     return 0;
 }
@@ -78,8 +80,9 @@ static bool read_number(const char **text, uint32_t max, uint32_t *ret_value)
     return true;
 }
 
-static int read_state(const char *text, struct settings *settings, struct err *err)
+static int read_state(const struct config *config, struct settings *settings, struct err *err)
 {
+    const char *text = config_text(config, "state");
     const char *base = getenv("XDG_STATE_HOME");
     const char *home = getenv("HOME");
     int rc;
@@ -93,8 +96,8 @@ static int read_state(const char *text, struct settings *settings, struct err *e
     else
         rc = fs_path(settings->state, "%s/.local/state/sheaf/worker", home ? home : "");
     if (rc != 0 || settings->state[0] != '/')
-        return err_set_at(err, ERR_CONFIG_INVALID, "state",
-                          "state: not an absolute path of at most %d characters", FS_PATH - 64);
+        return config_refuse(config, "state", err, "not an absolute path of at most %d characters",
+                             FS_PATH - 64);
     return 0;
 }
 
@@ -120,20 +123,23 @@ static void default_name(char out[64])
         memcpy(out, "node", 5);
 }
 
-static int read_ports(const char *text, struct settings *settings, struct err *err)
+static int read_ports(const struct config *config, struct settings *settings, struct err *err)
 {
+    static const char *const keys[] = {"port-range", "probe-port", NULL};
+    const char *text = config_text(config, "port-range");
     const char *at = text;
 
     if (!read_number(&at, 65535, &settings->port_low) || *at++ != '-'
         || !read_number(&at, 65535, &settings->port_high) || *at != '\0' || settings->port_low == 0
         || settings->port_low >= settings->port_high)
-        return err_set_at(err, ERR_CONFIG_INVALID, "port-range",
-                          "port-range: '%s' is not LOW-HIGH of two ports, e.g. 7700-7799", text);
-    return 0;
+        return config_refuse(config, "port-range", err,
+                             "'%s' is not LOW-HIGH of two ports, e.g. 7700-7799", text);
+    return config_check_ports(config, keys, err);
 }
 
-static int read_devices(const char *text, struct settings *settings, struct err *err)
+static int read_devices(const struct config *config, struct settings *settings, struct err *err)
 {
+    const char *text = config_text(config, "devices");
     const char *at = text;
 
     settings->device_count = 0;
@@ -148,13 +154,13 @@ static int read_devices(const char *text, struct settings *settings, struct err 
         if (*at++ != ',')
             break;
     }
-    return err_set_at(err, ERR_CONFIG_INVALID, "devices",
-                      "devices: '%s' is neither 'all' nor a list of ordinals, e.g. 0,2", text);
+    return config_refuse(config, "devices", err,
+                         "'%s' is neither 'all' nor a list of ordinals, e.g. 0,2", text);
 }
 
-static int read_declared(const char *text, struct settings *settings, struct err *err)
+static int read_declared(const struct config *config, struct settings *settings, struct err *err)
 {
-    const char *at = text;
+    const char *at = config_text(config, "declared-rtt");
 
     while (at && *at) {
         struct declared_rtt *declared = &settings->declared[settings->declared_count];
@@ -174,9 +180,9 @@ static int read_declared(const char *text, struct settings *settings, struct err
     }
     return 0;
 bad:
-    return err_set_at(err, ERR_CONFIG_INVALID, "declared-rtt",
-                      "declared-rtt: near '%.40s': write PEER=MICROSECONDS, at most %d of them", at,
-                      SETTINGS_MAX_DECLARED);
+    return config_refuse(config, "declared-rtt", err,
+                         "near '%.40s': write PEER=MICROSECONDS, at most %d of them", at,
+                         SETTINGS_MAX_DECLARED);
 }
 
 static int read_choices(const struct config *config, struct settings *settings, struct err *err)
@@ -186,21 +192,17 @@ static int read_choices(const struct config *config, struct settings *settings, 
     const char *country = config_text(config, "country");
 
     if (unsafe && strcmp(unsafe, "process") != 0)
-        return err_set_at(err, ERR_CONFIG_INVALID, "unsafe-runtime",
-                          "unsafe-runtime: only 'process' exists");
+        return config_refuse(config, "unsafe-runtime", err, "only 'process' exists");
     settings->unsafe_process = unsafe != NULL;
     if (strcmp(orphan, "keep") != 0 && strcmp(orphan, "stop") != 0)
-        return err_set_at(err, ERR_CONFIG_INVALID, "orphan-policy",
-                          "orphan-policy: neither 'keep' nor 'stop'");
+        return config_refuse(config, "orphan-policy", err, "neither 'keep' nor 'stop'");
     settings->orphan_stop = strcmp(orphan, "stop") == 0;
     if (strlen(country) != 2 || !isupper((unsigned char)country[0])
         || !isupper((unsigned char)country[1]))
-        return err_set_at(err, ERR_CONFIG_INVALID, "country",
-                          "country: not two capital letters of ISO 3166");
+        return config_refuse(config, "country", err, "not two capital letters of ISO 3166");
     memcpy(settings->country, country, 3);
     if (!log_level_parse(config_text(config, "log-level"), &settings->log))
-        return err_set_at(err, ERR_CONFIG_INVALID, "log-level",
-                          "log-level: none of debug, info, warn, error");
+        return config_refuse(config, "log-level", err, "none of debug, info, warn, error");
     return 0;
 }
 
@@ -211,29 +213,27 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     const char *address = config_text(config, "address");
     int rc;
 
-    rc = read_state(config_text(config, "state"), &settings, err);
+    rc = read_state(config, &settings, err);
     if (rc == 0 && name)
-        rc = copy(settings.name, sizeof(settings.name), "name", name, err);
+        rc = copy(config, "name", settings.name, sizeof(settings.name), err);
     else if (rc == 0)
         default_name(settings.name);
     if (rc == 0 && !name_is_valid(settings.name))
-        rc = err_set_at(err, ERR_CONFIG_INVALID, "name",
-                        "name: '%s' is not 1-63 of a-z 0-9 - that starts with a letter",
-                        settings.name);
+        rc =
+            config_refuse(config, "name", err,
+                          "'%s' is not 1-63 of a-z 0-9 - that starts with a letter", settings.name);
     if (rc == 0 && address)
-        rc = copy(settings.address, sizeof(settings.address), "address", address, err);
+        rc = copy(config, "address", settings.address, sizeof(settings.address), err);
     if (rc == 0)
-        rc = read_ports(config_text(config, "port-range"), &settings, err);
+        rc = read_ports(config, &settings, err);
     if (rc == 0)
-        rc = copy(settings.region, sizeof(settings.region), "region", config_text(config, "region"),
-                  err);
+        rc = copy(config, "region", settings.region, sizeof(settings.region), err);
     if (rc == 0)
-        rc = read_devices(config_text(config, "devices"), &settings, err);
+        rc = read_devices(config, &settings, err);
     if (rc == 0)
-        rc = copy(settings.machine_id, sizeof(settings.machine_id), "machine-id",
-                  config_text(config, "machine-id"), err);
+        rc = copy(config, "machine-id", settings.machine_id, sizeof(settings.machine_id), err);
     if (rc == 0)
-        rc = read_declared(config_text(config, "declared-rtt"), &settings, err);
+        rc = read_declared(config, &settings, err);
     if (rc == 0)
         rc = read_choices(config, &settings, err);
     if (rc != 0)

@@ -11,6 +11,7 @@
 
 #include "common/io/clock.h"
 #include "common/io/loop.h"
+#include "common/pure/exit_code.h"
 #include "common/pure/units.h"
 #include "worker/core/agent.h"
 #include "worker/core/checks.h"
@@ -20,26 +21,12 @@
 
 int verb_fail(const struct err *err)
 {
-    static const struct {
-        enum err_code code;
-        int exit_code;
-    } codes[] = {
-        {ERR_USAGE, 2},           {ERR_CONFIG_INVALID, 2}, {ERR_NOT_FOUND, 3},
-        {ERR_NOT_ENROLLED, 4},    {ERR_TOKEN_INVALID, 4},  {ERR_TLS_VERIFY, 4},
-        {ERR_ALREADY_RUNNING, 5}, {ERR_STATE_CONFLICT, 5}, {ERR_JOIN_TOKEN_SPENT, 5},
-        {ERR_UUID_CONFLICT, 5},   {ERR_STATE_CORRUPT, 5},  {ERR_SELFTEST_FAILED, 5},
-        {ERR_TIMEOUT, 8},         {ERR_UNREACHABLE, 9},    {ERR_INTERRUPTED, 130},
-    };
     const struct err_info *info = err_info(err->code);
 
-    fprintf(stderr, "sheaf-worker: %s: %s\n", info->title, err->text);
+    fprintf(stderr, "sheaf-worker: %s: %s (%s)\n", info->title, err->text, info->slug);
     if (info->hint[0])
         fprintf(stderr, "  next: %s\n", info->hint);
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-        if (codes[i].code == err->code)
-            return codes[i].exit_code;
-    }
-    return 1; /* any other refusal */
+    return exit_code_of(err->code);
 }
 
 /* -- asking the daemon ------------------------------------------------------------------------- */

@@ -122,13 +122,13 @@ static void test_every_verb_has_help_and_stands_in_man_page_and_completion(void 
 static void test_exit_codes_follow_the_error(void **state)
 {
     (void)state;
-    assert_int_equal(exit_code_of(ERR_INSUFFICIENT_FUNDS, 0), EXIT_FUNDS);
-    assert_int_equal(exit_code_of(ERR_NOT_FOUND, 0), EXIT_NOT_FOUND);
-    assert_int_equal(exit_code_of(ERR_UNKNOWN_FIELD, 0), EXIT_USAGE);
-    assert_int_equal(exit_code_of(ERR_ALREADY_TERMINAL, 0), EXIT_REFUSED);
-    assert_int_equal(exit_code_of(ERR_UNREACHABLE, 0), EXIT_UNREACHABLE);
-    assert_int_equal(exit_code_of(ERR_TOKEN_INVALID, 0), EXIT_AUTH);
-    assert_int_equal(exit_code_of(ERR_NETWORK_TOO_FAR, 0), EXIT_CAPACITY);
+    assert_int_equal(exit_code_of(ERR_INSUFFICIENT_FUNDS), EXIT_FUNDS);
+    assert_int_equal(exit_code_of(ERR_NOT_FOUND), EXIT_NOT_FOUND);
+    assert_int_equal(exit_code_of(ERR_UNKNOWN_FIELD), EXIT_USAGE);
+    assert_int_equal(exit_code_of(ERR_ALREADY_TERMINAL), EXIT_REFUSED);
+    assert_int_equal(exit_code_of(ERR_UNREACHABLE), EXIT_UNREACHABLE);
+    assert_int_equal(exit_code_of(ERR_TOKEN_INVALID), EXIT_AUTH);
+    assert_int_equal(exit_code_of(ERR_NETWORK_TOO_FAR), EXIT_CAPACITY);
 }
 
 struct seen {

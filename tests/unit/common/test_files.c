@@ -278,7 +278,7 @@ static void test_keys_that_others_can_read_are_refused(void **state)
     static const mode_t modes[] = {0640, 0604, 0620, 0666};
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         assert_int_equal(chmod(at(f, "keys"), modes[i]), 0);
-        assert_int_equal(identity_load(at(f, "keys"), &loaded, &f->err), -ERR_STATE_CORRUPT);
+        assert_int_equal(identity_load(at(f, "keys"), &loaded, &f->err), -ERR_CREDENTIAL_EXPOSED);
         assert_non_null(strstr(f->err.text, "chmod 600"));
     }
 }
