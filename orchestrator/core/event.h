@@ -58,8 +58,9 @@ const char *event_kind_name(enum event_kind kind);
 struct ev_submit {
     struct uuid uid;
     const char *name;
-    const char *project; /* empty = the token's */
-    const char *spec;    /* canonical JSON */
+    const char *project;  /* empty = the token's */
+    const char *currency; /* NULL = the pool's */
+    const char *spec;     /* canonical JSON */
     uint8_t spec_sha256[32];
     const struct job_ask *ask;
     const uint8_t (*contents)[32]; /* SHA-256 of each file; all must be the project's */
@@ -73,6 +74,7 @@ struct ev_cancel {
 struct ev_plan {
     const char *project;
     const struct job_ask *ask;
+    const char *currency; /* NULL = the pool's */
 };
 
 struct ev_named {
@@ -354,12 +356,20 @@ struct order {
     micro_t price;           /* GO: per hour, whole gang */
 };
 
+/* When an ask that cannot be placed now will fit, if all that runs ends as late as it may. */
+struct earliest {
+    usec_t at_us;
+    micro_t price; /* of that placement, per hour */
+    uint32_t diameter_us;
+};
+
 struct reply {
     uint64_t request;
     struct err err;        /* code ERR_NONE = done */
     struct uuid object;    /* what was made or touched */
     bool replayed;         /* answered from an idempotency record */
     const struct why *why; /* EV_PLAN and refusals by placement; borrowed until out is cleared */
+    const struct earliest *earliest; /* EV_PLAN, not placed: NULL = unknown; borrowed likewise */
     micro_t amount; /* EV_JOB_SUBMIT: held; EV_PLAN: hold it would need; 402: missing amount */
 };
 

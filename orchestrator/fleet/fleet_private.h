@@ -85,6 +85,8 @@ struct fleet {
 
 /* workers.c */
 int workers_open(struct fleet *fleet, struct err *err) SHEAF_MUST_USE;
+/* Posts what a worker sent; full, and it counts on an acknowledgement: its session ends. */
+bool workers_post(struct fleet *fleet, struct session *session, struct event_box *box);
 void workers_order(struct fleet *fleet, const struct order *order);
 void workers_welcome(struct fleet *fleet, uint64_t node);
 void workers_welcome_all(struct fleet *fleet);

@@ -186,12 +186,43 @@ void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq)
 
 /* -- in -------------------------------------------------------------------------------------- */
 
+/*
+ * A durable message that the engine has no room for is lost here. Acknowledgements are cumulative,
+ * so nothing after it may be taken in this session: it ends, and the next hello is followed by
+ * everything that is not acknowledged.
+ */
+bool workers_post(struct fleet *fleet, struct session *session, struct event_box *box)
+{
+    bool durable = box->event.ack_node != 0;
+
+    if (engine_post(fleet->engine, box))
+        return true;
+    if (durable && session != NULL) {
+        log_warn("fleet", "full", "node=%" PRIu64 " seq=%" PRIu64, session->node,
+                 session->next_seq - 1);
+        session_close(session);
+    }
+    return false;
+}
+
+/* As workers_post(); whoever sent it is told to say hello again, and not sooner than it must. */
+static bool take(const struct arrival *at, struct event_box *box)
+{
+    struct err err = {0};
+
+    if (workers_post(at->fleet, at->session, box))
+        return true;
+    err_set(&err, ERR_UNAVAILABLE, "too much waits for the database; say hello");
+    refuse(at, true, &err);
+    return false;
+}
+
 static void note_life(const struct arrival *at)
 {
     if (!liveness_seen(at->fleet->liveness, at->session->node))
         return;
     log_info("fleet", "back", "node=%" PRIu64, at->session->node);
-    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BACK, at->session->node));
+    (void)engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BACK, at->session->node));
 }
 
 static void take_hello(struct arrival *at)
@@ -224,10 +255,11 @@ static void take_hello(struct arrival *at)
         && (at->session->peer_size != at->peer_size
             || memcmp(at->session->peer, at->peer, at->peer_size) != 0))
         log_info("fleet", "superseded", "node=%" PRIu64, at->session->node);
+    if (!take(at, box))
+        return;
     session_open(at->session, &hello);
     log_info("fleet", "hello", "node=%" PRIu64 " boot=%" PRIu64 " tasks=%zu", at->session->node,
              wire->boot, wire->n_tasks);
-    engine_post(at->fleet->engine, box);
     note_life(at);
 }
 
@@ -241,7 +273,7 @@ static void post_bare_ack(const struct arrival *at)
     box = from_worker_plain(EV_NODE_BACK, at->session->node);
     box->event.ack_node = at->session->node;
     box->event.ack_seq = at->frame.seq;
-    engine_post(at->fleet->engine, box);
+    (void)take(at, box);
 }
 
 /*
@@ -251,7 +283,7 @@ static void post_bare_ack(const struct arrival *at)
 static void finish(const struct arrival *at, int rc, struct event_box *box, const struct err *err)
 {
     if (rc == 0) {
-        engine_post(at->fleet->engine, box);
+        (void)take(at, box);
         return;
     }
     refuse(at, false, err);
@@ -286,7 +318,7 @@ static void take_links(const struct arrival *at)
             at->fleet->counters.links_kept_back++;
             continue;
         }
-        engine_post(at->fleet->engine, from_worker_link_box(&link, report->links[i]));
+        (void)engine_post(at->fleet->engine, from_worker_link_box(&link, report->links[i]));
     }
 }
 
@@ -303,7 +335,7 @@ static void take_bye(const struct arrival *at)
 {
     log_info("fleet", "bye", "node=%" PRIu64, at->session->node);
     session_close(at->session);
-    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BYE, at->session->node));
+    (void)engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BYE, at->session->node));
 }
 
 /* A wrong clock harms its own node alone, which refuses our orders as expired: say so. */
@@ -575,7 +607,7 @@ static void on_silent(uint64_t node, void *arg)
     struct fleet *fleet = arg;
 
     log_warn("fleet", "silent", "node=%" PRIu64, node);
-    engine_post(fleet->engine, from_worker_plain(EV_NODE_SILENT, node));
+    (void)engine_post(fleet->engine, from_worker_plain(EV_NODE_SILENT, node));
 }
 
 /* One whole tick after it was asked for. */

@@ -384,6 +384,8 @@ json_t *compose_plan(const struct gateway *gateway, const struct command_done *d
     else
         json_object_set_new(answer, "why",
                             done->body != NULL ? json_incref(done->body) : json_null());
+    json_t *earliest = json_object_get(done->body, "earliest");
+    json_object_set_new(answer, "earliest", earliest != NULL ? json_incref(earliest) : json_null());
     json_object_set_new(answer, "hold", json_money(done->amount));
     json_object_set_new(answer, "currency", json_string(done->currency));
     json_object_set_new(answer, "trust", trust_texts());

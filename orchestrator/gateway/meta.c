@@ -10,6 +10,8 @@
 #include "orchestrator/gateway/content.h"
 #include "orchestrator/gateway/follow.h"
 #include "orchestrator/gateway/metric.h"
+#include "orchestrator/gateway/problem.h"
+#include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/work.h"
 
 void api_healthz(struct gateway *gateway, struct http_call *call)
@@ -45,6 +47,21 @@ void api_version(struct gateway *gateway, struct http_call *call)
 void api_openapi(struct gateway *gateway, struct http_call *call)
 {
     http_reply(call, 200, "application/json", gateway->openapi, strlen(gateway->openapi));
+}
+
+/* Where the type of a problem document leads. */
+void api_error(struct gateway *gateway, struct http_call *call)
+{
+    enum err_code code = err_from_slug(call->param[0]);
+
+    (void)gateway;
+    if (code == ERR_NONE) {
+        http_problemf(call, ERR_NOT_FOUND, "there is no such code");
+        return;
+    }
+    char *text = problem_explain(code);
+    http_reply(call, 200, "text/plain; charset=utf-8", text, strlen(text));
+    free(text);
 }
 
 void api_ca(struct gateway *gateway, struct http_call *call)
@@ -124,6 +141,10 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_file_bytes_in_total", "counter", "Bytes of outputs received.",
          bulk.file_bytes_in},
         {"sheaf_gateway_outputs_total", "counter", "Outputs stored.", bulk.outputs},
+        {"sheaf_gateway_retention_steps_total", "counter", "Batches of old log pieces deleted.",
+         retention_counters(gateway->retention).steps},
+        {"sheaf_gateway_retention_contents_total", "counter", "Old contents deleted.",
+         retention_counters(gateway->retention).contents},
         {"sheaf_gateway_bulk_refused_total", "counter", "Bulk messages refused.", bulk.refused},
         {"sheaf_gateway_content_free_bytes", "gauge", "Free bytes on the content store's disk.",
          content_free_bytes(gateway->content)},

@@ -202,6 +202,29 @@ static void test_unknown_degrades_lost_recovers(void **state)
     assert_int_equal(live->row.epoch, 2);
 }
 
+/* A machine that vanishes without a word is not waited for as one that makes no progress. */
+static void test_silence_before_the_start_ends_the_gang(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++)
+        bench_node(&bench, 1, 24576);
+    bench_mesh(&bench, 0, 500);
+    struct uuid job = bench_submit(&bench, 2, 1).object;
+    bench_schedule(&bench);
+    const struct job *live = bench_job(&bench, &job);
+    assert_int_equal(live->row.state, JOB_PREPARING);
+    bench_task(&bench, live->attempt->rank[0], TASK_READY, 0);
+    bench_node_event(&bench, EV_NODE_SILENT, 1);
+    assert_int_equal(live->row.state, JOB_RECOVERING);
+    assert_int_equal(live->row.reason, ERR_NODE_LOST);
+    assert_int_equal(live->row.class, FAIL_UNREACHABLE);
+    assert_int_equal(live->attempt->rank[1]->row.state, RANK_LOST);
+    bench_task(&bench, live->attempt->rank[0], TASK_DONE, 143);
+    assert_int_equal(live->row.state, JOB_QUEUED);
+    bench_node_event(&bench, EV_NODE_BACK, 1); /* it had the order: it is told to forget it */
+    assert_int_equal(bench_orders(&bench, ORDER_FORGET, bench.node[1]), 1);
+}
+
 static void test_mass_silence_is_ours(void **state)
 {
     (void)state;
@@ -580,6 +603,7 @@ int main(void)
         CASE(test_a_device_that_fails_beside_a_good_one),
         CASE(test_enrolment),
         CASE(test_unknown_degrades_lost_recovers),
+        CASE(test_silence_before_the_start_ends_the_gang),
         CASE(test_mass_silence_is_ours),
         CASE(test_downtime_is_not_silence),
         CASE(test_hello_reconciles),

@@ -35,12 +35,20 @@ struct engine {
     struct policy policy;
     struct event_box *box[MAILBOX];
     uint32_t count;
+    bool full;
+    uint32_t refused;
 };
 
-void engine_post(struct engine *engine, struct event_box *box)
+bool engine_post(struct engine *engine, struct event_box *box)
 {
+    if (engine->full) {
+        engine->refused++;
+        event_box_free(box);
+        return false;
+    }
     assert_true(engine->count < MAILBOX);
     engine->box[engine->count++] = box;
+    return true;
 }
 
 const struct world *engine_world(const struct engine *engine)
@@ -471,6 +479,57 @@ static void test_durable_messages_are_acknowledged_after_the_commit(void **state
     peer_close(&peer);
 }
 
+static bool turned_away(const struct stage *stage, const struct peer *peer, uint64_t value)
+{
+    (void)peer;
+    return stage->engine.refused >= value;
+}
+
+/* A cumulative acknowledgement of what follows would make the worker forget it. */
+static void test_what_a_full_engine_drops_ends_the_session(void **state)
+{
+    struct stage *stage = *state;
+    struct effect ack = {.kind = FX_ACK, .node = {.node = NODE, .seq = 2}};
+    struct peer peer;
+
+    worker_join(stage, &peer);
+    stage->engine.full = true;
+    worker_news(&peer, "ready", 1);
+    until(stage, &peer, turned_away, 1);
+    stage->engine.full = false;
+    worker_news(&peer, "started", 2);
+    until(stage, &peer, received, 3);
+    assert_string_equal(worker_read(&peer, 1)->error->code, "temporarily-unavailable");
+    assert_true(worker_read(&peer, 1)->error->close);
+    assert_string_equal(worker_read(&peer, 2)->error->code, "wrong-state");
+    assert_int_equal(stage->engine.count, 1); /* the hello: nothing behind the gap is taken */
+    stage->hooks.on_effect(&ack, 2, stage->hooks.arg);
+    assert_int_equal(sessions_of(stage->fleet->sessions, NODE)->acked, 0);
+    peer_close(&peer);
+
+    worker_join(stage, &peer); /* and sends again what was not acknowledged */
+    worker_news(&peer, "ready", 1);
+    worker_news(&peer, "started", 2);
+    until(stage, &peer, posted, 4);
+    assert_int_equal(last_event(stage)->ack_seq, 2);
+    peer_close(&peer);
+}
+
+static void test_a_full_engine_takes_no_hello(void **state)
+{
+    struct stage *stage = *state;
+    struct peer peer;
+
+    stage->engine.full = true;
+    peer_open(stage, &peer, ZMQ_DEALER, &stage->worker.curve,
+              fleet_endpoints(stage->fleet)->worker);
+    worker_hello(stage, &peer);
+    until(stage, &peer, received, 1);
+    assert_string_equal(worker_read(&peer, 0)->error->code, "temporarily-unavailable");
+    assert_int_equal(fleet_counters(stage->fleet).sessions, 0);
+    peer_close(&peer);
+}
+
 static void test_nonsense_is_answered_and_still_acknowledged(void **state)
 {
     struct stage *stage = *state;
@@ -878,6 +937,8 @@ int main(void)
         STAGED(test_enrolled_key_is_welcomed),
         STAGED(test_nothing_is_taken_before_hello),
         STAGED(test_durable_messages_are_acknowledged_after_the_commit),
+        STAGED(test_what_a_full_engine_drops_ends_the_session),
+        STAGED(test_a_full_engine_takes_no_hello),
         STAGED(test_nonsense_is_answered_and_still_acknowledged),
         STAGED(test_three_undecodable_frames_end_the_session),
         STAGED(test_the_newest_session_of_a_key_wins),
