@@ -54,9 +54,9 @@ void node_silent(struct step *step, struct node *node)
         return; /* it may be us */
     char detail[ROW_DETAIL];
     snprintf(detail, sizeof(detail), "%s fell silent before the start", node->row.name);
-    node_each_rank(step, node->row.id, end_unstarted,
-                   &(struct cause){
-                       .reason = ERR_NODE_LOST, .class = FAIL_UNREACHABLE, .detail = detail});
+    node_each_rank(
+        step, node->row.id, end_unstarted,
+        &(struct cause){.reason = ERR_NODE_LOST, .class = FAIL_UNREACHABLE, .detail = detail});
 }
 
 /* The session lives: orders that stand are repeated, tasks of ended gangs are told to go. */
