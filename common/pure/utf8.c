@@ -1,14 +1,14 @@
 #include "common/pure/utf8.h"
 
-#include <stdint.h>
 #include <string.h>
 
 /* Length of the sequence that starts at text, 0 if there is none (RFC 3629 §4). */
-static size_t sequence(const unsigned char *text, size_t length)
+static size_t sequence(const unsigned char *text, size_t length, uint32_t *ret_code)
 {
     size_t need = text[0] < 0x80 ? 1 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
     uint32_t code = text[0];
 
+    *ret_code = code;
     if (need == 1)
         return 1;
     if (text[0] < 0xc2 || text[0] > 0xf4 || length < need)
@@ -23,15 +23,22 @@ static size_t sequence(const unsigned char *text, size_t length)
         return 0;
     if (need == 4 && (code < 0x10000 || code > 0x10ffff))
         return 0;
+    *ret_code = code;
     return need;
+}
+
+size_t utf8_take(const char *text, uint32_t *ret_code)
+{
+    return sequence((const unsigned char *)text, strnlen(text, 4), ret_code);
 }
 
 bool utf8_is_valid(const char *text, size_t length)
 {
     const unsigned char *at = (const unsigned char *)text;
+    uint32_t code;
 
     while (length > 0) {
-        size_t step = sequence(at, length);
+        size_t step = sequence(at, length, &code);
         if (step == 0)
             return false;
         at += step;
@@ -43,9 +50,10 @@ bool utf8_is_valid(const char *text, size_t length)
 void utf8_repair(char *text)
 {
     size_t length = strlen(text);
+    uint32_t code;
 
     while (length > 0) {
-        size_t step = sequence((const unsigned char *)text, length);
+        size_t step = sequence((const unsigned char *)text, length, &code);
         if (step == 0) {
             *text = '?';
             step = 1;

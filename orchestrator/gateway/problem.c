@@ -1,6 +1,8 @@
 #include "orchestrator/gateway/problem.h"
 
 #include "common/io/json.h"
+#include "common/pure/buf.h"
+#include "common/pure/utf8.h"
 
 int problem_status(enum err_code code)
 {
@@ -9,12 +11,35 @@ int problem_status(enum err_code code)
     return status != 0 ? status : 500;
 }
 
-/* A text that may not be UTF-8 (bytes of a peer): jansson refuses it, so say that instead. */
-static json_t *text_or_note(const char *text)
+/* Code points that move, hide or break what stands beside them where a text is shown. */
+static bool is_unseen(uint32_t code)
 {
-    json_t *value = json_string(text);
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c
+           || (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e)
+           || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff;
+}
 
-    return value != NULL ? value : json_string("(not UTF-8)");
+/* Bytes of a peer as text that is harmless in a terminal, a log and a page: U+202E is "\\u{202e}".
+ */
+static json_t *shown(const char *text)
+{
+    struct buf out;
+
+    buf_init(&out, 0);
+    while (*text != '\0') {
+        uint32_t code;
+        size_t length = utf8_take(text, &code);
+        if (length == 0)
+            buf_printf(&out, "\\x%02x", (unsigned char)*text++);
+        else if (is_unseen(code))
+            buf_printf(&out, "\\u{%x}", code);
+        else
+            buf_append(&out, text, length);
+        text += length;
+    }
+    json_t *value = json_stringn(out.length > 0 ? out.data : "", out.length);
+    buf_fini(&out);
+    return value;
 }
 
 char *problem_format(const struct err *err, const struct uuid *request)
@@ -27,7 +52,7 @@ char *problem_format(const struct err *err, const struct uuid *request)
                         json_sprintf("https://sheaf.invalid/errors/%s", info->slug));
     json_object_set_new(problem, "title", json_string(info->title));
     json_object_set_new(problem, "status", json_integer(problem_status(err->code)));
-    json_object_set_new(problem, "detail", text_or_note(err->text));
+    json_object_set_new(problem, "detail", shown(err->text));
     json_object_set_new(problem, "instance", json_string(uuid_format(request, id)));
     json_object_set_new(problem, "code", json_string(info->slug));
     json_object_set_new(problem, "retryable", json_boolean(info->retryable));
@@ -35,8 +60,8 @@ char *problem_format(const struct err *err, const struct uuid *request)
     json_t *errors = json_array();
     if (err->pointer[0] != '\0') {
         json_t *one = json_object();
-        json_object_set_new(one, "pointer", text_or_note(err->pointer));
-        json_object_set_new(one, "detail", text_or_note(err->text));
+        json_object_set_new(one, "pointer", shown(err->pointer));
+        json_object_set_new(one, "detail", shown(err->text));
         json_array_append_new(errors, one);
     }
     json_object_set_new(problem, "errors", errors);

@@ -258,11 +258,12 @@ static void test_json_beyond_the_border_is_refused_with_its_reason(void **state)
         {"\"\xff\"", 0, ERR_INVALID_ENCODING, ""},
         {"\"a\\u0000b\"", 0, ERR_INVALID_ENCODING, ""},
         {"{\"a\\u0000\":1}", 0, ERR_INVALID_ENCODING, ""},
-        {"\"\\ud800\"", 0, ERR_MALFORMED_JSON, ""},
+        {"\"\\ud800\"", 0, ERR_INVALID_ENCODING, ""},
+        {"{\n \"a\": nul\n}", 0, ERR_MALFORMED_JSON, "(byte 11)"},
         {"01", 0, ERR_MALFORMED_JSON, ""},
         {"NaN", 0, ERR_MALFORMED_JSON, ""},
-        {"99999999999999999999", 0, ERR_MALFORMED_JSON, ""},
-        {"1e999", 0, ERR_MALFORMED_JSON, ""},
+        {"99999999999999999999", 0, ERR_OUT_OF_RANGE, ""},
+        {"1e999", 0, ERR_OUT_OF_RANGE, ""},
     };
 
     (void)state;
@@ -628,6 +629,28 @@ static void test_a_damaged_join_token_is_refused(void **state)
     assert_memory_equal(&token, &before, sizeof(token));
 }
 
+static void test_utf8_is_taken_by_the_character(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t length;
+        uint32_t code;
+    } rows[] = {
+        {"a\xff", 1, 'a'},           {"\xc3\xa9", 2, 0xe9},
+        {"\xe2\x80\xae", 3, 0x202e}, {"\xf0\x9f\x98\x80x", 4, 0x1f600},
+        {"\xe2\x80", 0, 0},          {"\xff", 0, 0},
+        {"\xed\xa0\x80", 0, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        uint32_t code = 0;
+        assert_int_equal(utf8_take(rows[i].text, &code), rows[i].length);
+        if (rows[i].length > 0)
+            assert_int_equal(code, rows[i].code);
+    }
+}
+
 static void test_utf8_is_checked_and_repaired(void **state)
 {
     static const char *const valid[] = {"", "a", "é", "€", "𐍈", "\xef\xbf\xbd"};
@@ -719,6 +742,7 @@ int main(void)
         cmocka_unit_test(test_a_join_token_carries_everything_there_and_back),
         cmocka_unit_test(test_a_damaged_join_token_is_refused),
         cmocka_unit_test(test_utf8_is_checked_and_repaired),
+        cmocka_unit_test(test_utf8_is_taken_by_the_character),
         cmocka_unit_test(test_the_nearest_word_is_near),
         cmocka_unit_test(test_selftest_sums_agree_with_the_formula),
     };
