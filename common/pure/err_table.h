@@ -31,7 +31,7 @@ ERR(FIELD_MISSING,       "field-missing",          20, 422, TENANT,   0, "A requ
 ERR(UNSUPPORTED_VERSION, "unsupported-version",    21, 422, TENANT,   0, "Unsupported job file version", "write: version: 1")
 ERR(YAML_SYNTAX,         "yaml-syntax",            22, 422, TENANT,   0, "Not valid YAML", "see the line named")
 ERR(YAML_FEATURE,        "yaml-feature-refused",   23, 422, TENANT,   0, "Anchors, aliases and tags are refused", "write the value out")
-ERR(NESTING_TOO_DEEP,    "nesting-too-deep",       24, 422, TENANT,   0, "Nested too deep", "16 levels at most")
+ERR(NESTING_TOO_DEEP,    "nesting-too-deep",       24, 422, TENANT,   0, "Nested too deep", "see the limit named")
 ERR(BODY_TOO_LARGE,      "body-too-large",         25, 413, TENANT,   0, "The body is too large", "send files in parts")
 ERR(UNSUPPORTED_MEDIA,   "unsupported-media-type", 26, 415, TENANT,   0, "Unsupported media type", "send application/json")
 ERR(INVALID_ENCODING,    "invalid-encoding",       27, 400, TENANT,   0, "Not valid UTF-8", "send UTF-8 without NUL")
@@ -49,6 +49,7 @@ ERR(UNAVAILABLE,         "temporarily-unavailable", 38, 503, PLATFORM, 1, "Tempo
 ERR(RATE_LIMITED,        "rate-limited",           39, 429, TENANT,   1, "Too many requests", "retry after the seconds named")
 ERR(HASH_MISMATCH,       "hash-mismatch",          40, 422, TENANT,   1, "The bytes do not have the declared SHA-256", "send them again")
 ERR(RANGE_INVALID,       "range-invalid",          41, 416, TENANT,   0, "The range is outside the content", "see Content-Range")
+ERR(INVALID_PARAMETER,   "invalid-parameter",      42, 400, TENANT,   0, "A query parameter is unknown here or appears twice", "see the names allowed")
 /* -- HTTP framing, by the accept layer ------------------------------------------------------ */
 ERR(BAD_REQUEST_LINE,    "bad-request-line",       60, 400, TENANT,   0, "Not an HTTP/1.1 request line", "speak HTTP/1.1")
 ERR(INVALID_HOST,        "invalid-host",           61, 400, TENANT,   0, "Missing, double or invalid Host", "send one Host header")
@@ -62,6 +63,8 @@ ERR(INVALID_HEADER,      "invalid-header",         68, 400, TENANT,   0, "Invali
 ERR(INVALID_PATH,        "invalid-path",           69, 400, TENANT,   0, "Invalid path", "send a plain absolute path")
 ERR(REQUEST_TIMEOUT,     "request-timeout",        70, 408, TENANT,   1, "The request came too slowly", "send it faster")
 ERR(HTTP_VERSION,        "http-version",           71, 505, TENANT,   0, "HTTP version not supported", "speak HTTP/1.1")
+ERR(UNKNOWN_TE,          "unsupported-transfer-encoding", 72, 501, TENANT, 0, "Unknown transfer coding", "use chunked alone")
+ERR(METHOD_UNKNOWN,      "method-not-implemented", 73, 501, TENANT,   0, "Unknown method", "methods are written in upper case; see the API description")
 /* -- why a job waits ------------------------------------------------------------------------ */
 ERR(NO_NODES,            "no-nodes",              100, 0, PROVIDER, 1, "No node is ready", "join hardware: sheaf token join")
 ERR(NO_SUCH_CAPACITY,    "no-such-capacity",      101, 409, TENANT, 1, "No hardware in the pool could run this", "relax the constraint named, or wait for new supply")
