@@ -11,6 +11,7 @@
 #define MAX_QUEUE        2048 /* requests; at 5 ms each more than anybody waits for */
 #define MAX_ARG_BYTES    ((size_t)4 << 20)
 #define WAIT_US          ((int64_t)8000000) /* a queued request is given up after this */
+#define DOWN_US          ((int64_t)2000000) /* without a connection: a restart of it takes less */
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS   5000
 
@@ -57,6 +58,7 @@ struct db {
     struct request *first;
     struct request *last;
     struct event *sweep;
+    int64_t down_us; /* since when no connection is up; 0 = one is */
     struct db_counters counters;
     bool closing;
 };
@@ -308,7 +310,10 @@ static void note_error(struct request *request, const PGresult *result)
 
     if (request->err.code != ERR_NONE)
         return;
-    (void)err_set(&request->err, ERR_DATABASE, "%s %s", state != NULL ? state : "",
+    /* 57P: it is being stopped, or starts (PostgreSQL, appendix A): not about what was asked. */
+    enum err_code code =
+        state != NULL && strncmp(state, "57P", 3) == 0 ? ERR_UNAVAILABLE : ERR_DATABASE;
+    (void)err_set(&request->err, code, "%s %s", state != NULL ? state : "",
                   text != NULL ? text : PQresultErrorMessage(result));
     log_error(
         "db", "refused", "query=%s detail=" LOG_Q,
@@ -396,6 +401,7 @@ static void link_up(struct link *link)
     link->state = LINK_IDLE;
     link->backoff_ms = BACKOFF_FIRST_MS;
     link->db->counters.up++;
+    link->db->down_us = 0;
     link->db->counters.connects++;
     (void)PQsetnonblocking(link->pg, 1);
     evtimer_del(link->timer);
@@ -502,6 +508,8 @@ static void link_down(struct link *link, const char *why)
         log_warn("db", "down", "detail=" LOG_Q, why);
     if (link->state == LINK_IDLE || link->state == LINK_BUSY)
         db->counters.up--;
+    if (db->counters.up == 0 && db->down_us == 0)
+        db->down_us = clock_mono_us();
     event_del(link->event);
     PQfinish(link->pg);
     link->pg = NULL;
@@ -523,6 +531,7 @@ struct db *db_new(struct event_base *base, const char *conninfo, uint32_t connec
     struct timeval second = {.tv_sec = 1};
 
     db->base = base;
+    db->down_us = clock_mono_us();
     db->conninfo = mem_strdup(conninfo);
     db->links = mem_new(connections, sizeof(*db->links));
     db->link_count = connections;
@@ -564,6 +573,11 @@ void db_set_conninfo(struct db *db, const char *conninfo)
 {
     free(db->conninfo);
     db->conninfo = mem_strdup(conninfo);
+}
+
+bool db_is_down(const struct db *db)
+{
+    return db->down_us != 0 && clock_mono_us() - db->down_us >= DOWN_US;
 }
 
 bool db_is_up(const struct db *db)

@@ -59,6 +59,8 @@ void db_set_conninfo(struct db *db, const char *conninfo);
 void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
             uint64_t call, void *arg);
 bool db_is_up(const struct db *db);
+/* No connection for so long that waiting for one is no use: whoever can be told is told at once. */
+bool db_is_down(const struct db *db);
 
 struct db_counters {
     uint64_t requests;

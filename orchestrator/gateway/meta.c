@@ -79,6 +79,8 @@ static void metrics_http(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_http_connections", "gauge", "Connections open now.", http.open},
         {"sheaf_gateway_http_refused_total", "counter", "Connections beyond the cap.",
          http.refused},
+        {"sheaf_gateway_http_limited_total", "counter",
+         "Requests beyond the rate of their address or token.", http.limited},
         {"sheaf_gateway_http_framing_total", "counter", "Requests refused by the framing guard.",
          http.framing},
         {"sheaf_gateway_http_gone_total", "counter", "Clients that left before their answer ended.",

@@ -23,16 +23,16 @@
     "case when " c " & 16 <> 0 then 'paused' end], null))"
 
 /*
- * {"items": […], "next_cursor": …} over rows (k bigint, j json), read one row beyond the limit. The
- * cursor is the last key in hex behind a letter: opaque to clients, harmless if made up.
+ * Text over rows (k bigint, j json), read one row beyond the limit: the last k in hex if there is
+ * more, a space, the list of j. The answer is made from it in api.c, which knows how to seal a cursor.
  */
 #define PAGE(rows, order, limit) \
     "(with page as (" rows " order by k " order " limit " limit "::bigint + 1)," \
     " counted as (select k, j, row_number() over (order by k " order ") as n from page)" \
-    " select json_build_object('items'," \
-    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json)," \
-    " 'next_cursor', case when count(*) > " limit "::bigint then" \
-    " 'c' || to_hex(max(k) filter (where n = " limit "::bigint)) end)::text from counted)"
+    " select concat(case when count(*) > " limit "::bigint then" \
+    " to_hex(max(k) filter (where n = " limit "::bigint)) end, ' '," \
+    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json))" \
+    " from counted)"
 
 #define FINAL_STATES "('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
 
