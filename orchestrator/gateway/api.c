@@ -539,6 +539,8 @@ void api_reply_error(const Sheaf__CommandReply *reply, struct err *ret_err)
 {
     enum err_code code = err_from_slug(reply->code);
 
+    if (code == ERR_DATABASE) /* whose database, and which part of it, is no caller's concern */
+        code = ERR_UNAVAILABLE;
     memset(ret_err, 0, sizeof(*ret_err));
     (void)err_set_at(ret_err, code != ERR_NONE ? code : ERR_INTERNAL, reply->pointer, "%s",
                      reply->detail);
@@ -672,10 +674,10 @@ static void on_commanded(const struct err *err, const Sheaf__CommandReply *reply
     struct http_call *call = http_call_find(gateway->http, id);
     struct err refused;
 
-    if (reply != NULL)
-        auth_forget(gateway->auth);
     if (call == NULL)
-        return;
+        return; /* what it changed, the hint tells */
+    if ((call_route(call)->flags & ROUTE_TOKENS) != 0)
+        auth_forget(gateway->auth);
     if (reply == NULL) {
         http_problem(call, err);
         return;

@@ -5,7 +5,7 @@
  * Asynchronous PostgreSQL: a few connections on the loop, each running one request at a time, the
  * rest queued. A request is one or more prepared statements (queries.h) in one pipeline and so in
  * one implicit transaction. Everything asked here is safe to ask twice: a request whose connection
- * broke is asked again once.
+ * broke is asked again once. The same read asked by several at once is executed for all of them.
  */
 #include <event2/event.h>
 #include <libpq-fe.h>
@@ -66,6 +66,7 @@ struct db_counters {
     uint64_t requests;
     uint64_t failed;
     uint64_t connects;
+    uint64_t shared; /* requests answered by another's execution */
     uint64_t queued; /* now */
     uint64_t up;     /* connections now */
 };

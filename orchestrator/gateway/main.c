@@ -219,7 +219,8 @@ static void on_hint(const Sheaf__ChangeHint *hint, void *arg)
     struct gateway *gateway = arg;
     struct uuid job;
 
-    auth_forget(gateway->auth);
+    if (hint->tokens)
+        auth_forget(gateway->auth);
     if (hint->nodes || hint->all)
         bulk_refresh(gateway->bulk);
     if (hint->all)

@@ -102,6 +102,8 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
     const struct sample samples[] = {
         {"sheaf_gateway_db_up", "gauge", "Database connections open.", db.up},
         {"sheaf_gateway_db_requests_total", "counter", "Requests to the database.", db.requests},
+        {"sheaf_gateway_db_shared_total", "counter",
+         "Requests answered by the execution of another.", db.shared},
         {"sheaf_gateway_db_failed_total", "counter", "Requests that failed.", db.failed},
         {"sheaf_gateway_db_queued", "gauge", "Requests waiting for a connection.", db.queued},
         {"sheaf_gateway_orchestrator_up", "gauge", "1 when the orchestrator answers.",

@@ -4,6 +4,7 @@ row of the database came or went."""
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -442,20 +443,20 @@ class Door(unittest.TestCase):
                         [("Idempotency-Key", "g27-" + uuid.uuid4().hex)], self.tenant)
         self.ask("GET", "/api/v1/whoami", client=self.tenant)
         process = self.pool.orchestrator.process
-        process.send_signal(subprocess.signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         try:
             with self.wire() as first, self.wire() as second:
                 first.send(raw)
                 until("the command is under way", lambda: self.metric("commands_waiting"), 10)
                 self.problem(second.send(raw).answer(), Row(raw, 409, "request-in-progress"))
                 self.unchanged()
-                process.send_signal(subprocess.signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
                 made = first.answer()
                 self.assertEqual(made.status, 201, made)
                 replay = second.send(raw).answer()
                 self.assertEqual((replay.status, replay.json()["id"]), (201, made.json()["id"]))
         finally:
-            process.send_signal(subprocess.signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
 
     def metric(self, name, url=None):
         page = self.ask("GET", "/metrics", url=url).body.decode()
@@ -604,6 +605,27 @@ class Door(unittest.TestCase):
         self.assertIsNone(answer.header("strict-transport-security"))
         self.assertIsNone(answer.header("server"))
 
+    def test_a_crowd_that_asks_the_same_is_answered_by_one_execution(self):
+        raw = request("GET", "/api/v1/jobs?limit=3", [self.bearer(self.tenant)])
+        with self.wire(self.plain_url) as wire:  # so that the token is known
+            self.assertEqual(wire.send(raw).answer().status, 200)
+        wires = [self.wire(self.plain_url) for _ in range(20)]
+        try:
+            for wire in wires:  # accepted and idle
+                self.assertEqual(wire.send(request("GET", "/healthz")).answer().status, 200)
+            before = self.metric("db_shared_total", self.plain_url)
+            self.plain.process.send_signal(signal.SIGSTOP)
+            try:
+                for wire in wires:
+                    wire.send(raw)
+            finally:
+                self.plain.process.send_signal(signal.SIGCONT)
+            self.assertEqual(len({wire.answer().body for wire in wires}), 1)
+            self.assertGreater(self.metric("db_shared_total", self.plain_url) - before, 10)
+        finally:
+            for wire in wires:
+                wire.socket.close()
+
     def test_a_client_that_leaves_frees_its_stream(self):
         self.assertEqual(self.metric("streams", self.plain_url), 0)
         with self.wire(self.plain_url) as wire:
@@ -617,7 +639,7 @@ class Door(unittest.TestCase):
         process = self.pool.orchestrator.process
         self.ask("GET", "/api/v1/whoami", client=self.tenant, url=self.plain_url)
         gone = self.metric("http_gone_total", self.plain_url)
-        process.send_signal(subprocess.signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         try:
             with self.wire(self.plain_url) as wire:
                 wire.send(self.post(json.dumps(SPEC), "/api/v1/plans", client=self.tenant))
@@ -628,7 +650,7 @@ class Door(unittest.TestCase):
                   lambda: self.metric("http_connections", self.plain_url) == 1, 10)
             self.assertEqual(self.metric("http_gone_total", self.plain_url), gone + 1)
         finally:
-            process.send_signal(subprocess.signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
 
     def test_connections_beyond_a_cap_are_told_so(self):
         def hold(wires, url, host):
@@ -666,7 +688,7 @@ class Door(unittest.TestCase):
         alone, held = median(), []
         try:
             for index in range(500):
-                sock = socket.create_connection((f"127.0.0.1", port), timeout=10, source_address=(
+                sock = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(
                     f"127.0.1.{index % 10 + 1}", 0))
                 sock.sendall(b"GET /healthz HTTP/1.1\r\nX-")
                 held.append(sock)
