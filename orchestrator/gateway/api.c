@@ -370,29 +370,31 @@ static int add_cursor(struct db_args *args, const struct gateway *gateway,
     return 0;
 }
 
-/* PAGE()'s text, "last key in hex, or nothing" SPACE "items", as the answer. */
+/*
+ * PAGE()'s text, "last key in hex, or nothing" SPACE "items", as the answer; in pieces, because the
+ * items may be long and are copied often enough.
+ */
 static void reply_page(const struct gateway *gateway, struct http_call *call, const char *text)
 {
+    static const char head[] = "{\"items\":";
+    char tail[CURSOR_TEXT + 32] = ",\"next_cursor\":null}";
+    char cursor[CURSOR_TEXT];
     uint64_t key = 0;
     struct buf list;
-    struct buf out;
-    char cursor[CURSOR_TEXT];
-    bool more = number_take(&text, 16, 16, &key);
 
-    buf_init(&out, 0);
-    buf_puts(&out, "{\"items\":");
-    buf_puts(&out, text + 1);
-    if (more) {
+    if (number_take(&text, 16, 16, &key)) {
         buf_init(&list, 0);
         list_identity(call, &list);
-        buf_printf(&out, ",\"next_cursor\":\"%s\"}",
-                   cursor_format(gateway->cursor_secret, list.data, list.length, key, cursor));
+        snprintf(tail, sizeof(tail), ",\"next_cursor\":\"%s\"}",
+                 cursor_format(gateway->cursor_secret, list.data, list.length, key, cursor));
         buf_fini(&list);
-    } else {
-        buf_puts(&out, ",\"next_cursor\":null}");
     }
-    http_reply(call, 200, "application/json", out.data, out.length);
-    buf_fini(&out);
+    size_t size = strlen(++text);
+    http_stream_begin(call, 200, "application/json", sizeof(head) - 1 + size + strlen(tail));
+    http_stream_write(call, head, sizeof(head) - 1);
+    http_stream_write(call, text, size);
+    http_stream_write(call, tail, strlen(tail));
+    http_stream_end(call);
 }
 
 static int add_filter(struct db_args *args, const struct http_call *call, const char *key,
