@@ -136,7 +136,7 @@ class Door(unittest.TestCase):
         self.assertEqual(answer.header("x-content-type-options"), "nosniff")
         self.assertEqual(answer.header("cache-control"), "no-store")
         told = answer.json()
-        self.assertEqual(told["type"], "https://sheaf.invalid/errors/" + row.slug, answer)
+        self.assertEqual(told["type"], "/errors/" + row.slug, answer)
         self.assertEqual(told["status"], row.status)
         self.assertEqual(told["instance"], answer.header("request-id"))
         self.assertIn(row.says, told["detail"])
