@@ -49,6 +49,7 @@ ERR(UNAVAILABLE,         "temporarily-unavailable", 38, 503, PLATFORM, 1, "Tempo
 ERR(RATE_LIMITED,        "rate-limited",           39, 429, TENANT,   1, "Too many requests", "retry after the seconds named")
 ERR(HASH_MISMATCH,       "hash-mismatch",          40, 422, TENANT,   1, "The bytes do not have the declared SHA-256", "send them again")
 ERR(RANGE_INVALID,       "range-invalid",          41, 416, TENANT,   0, "The range is outside the content", "see Content-Range")
+ERR(INVALID_PARAMETER,   "invalid-parameter",      42, 400, TENANT,   0, "A query parameter is unknown here or appears twice", "see the names allowed")
 ERR(AMBIGUOUS_SCALAR,    "ambiguous-scalar",       43, 422, TENANT,   0, "Readers of YAML disagree about this value", "write a plain number or a quantity: 12, 1.5, 90s")
 ERR(PRIVILEGE_NOT_ALLOWED, "privilege-not-allowed", 44, 422, TENANT,  0, "A task gets no privileges of its host", "remove it; devices come by resources.gpu, paths are /job and /out")
 ERR(INLINE_SECRET,       "inline-secret",          45, 422, TENANT,   0, "A private key stands in plain text", "providers can read it: replace the key, and send a token that ends soon instead")
@@ -65,6 +66,8 @@ ERR(INVALID_HEADER,      "invalid-header",         68, 400, TENANT,   0, "Invali
 ERR(INVALID_PATH,        "invalid-path",           69, 400, TENANT,   0, "Invalid path", "send a plain absolute path")
 ERR(REQUEST_TIMEOUT,     "request-timeout",        70, 408, TENANT,   1, "The request came too slowly", "send it faster")
 ERR(HTTP_VERSION,        "http-version",           71, 505, TENANT,   0, "HTTP version not supported", "speak HTTP/1.1")
+ERR(UNKNOWN_TE,          "unsupported-transfer-encoding", 72, 501, TENANT, 0, "Unknown transfer coding", "use chunked alone")
+ERR(METHOD_UNKNOWN,      "method-not-implemented", 73, 501, TENANT,   0, "Unknown method", "methods are written in upper case; see the API description")
 /* -- why a job waits; 409 when fail_fast says that it may not ------------------------------- */
 ERR(NO_NODES,            "no-nodes",              100, 409, PROVIDER, 1, "No node is ready", "join hardware: sheaf token join")
 ERR(NO_SUCH_CAPACITY,    "no-such-capacity",      101, 409, TENANT, 1, "No hardware in the pool could run this", "relax the constraint named, or wait for new supply")

@@ -4,11 +4,12 @@
 #include <string.h>
 
 /* Length of the sequence that starts at text, 0 if there is none (RFC 3629 §4). */
-static size_t sequence(const unsigned char *text, size_t length)
+static size_t sequence(const unsigned char *text, size_t length, uint32_t *ret_code)
 {
     size_t need = text[0] < 0x80 ? 1 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : 4;
     uint32_t code = text[0];
 
+    *ret_code = code;
     if (need == 1)
         return 1;
     if (text[0] < 0xc2 || text[0] > 0xf4 || length < need)
@@ -23,15 +24,17 @@ static size_t sequence(const unsigned char *text, size_t length)
         return 0;
     if (need == 4 && (code < 0x10000 || code > 0x10ffff))
         return 0;
+    *ret_code = code;
     return need;
 }
 
 bool utf8_is_valid(const char *text, size_t length)
 {
     const unsigned char *at = (const unsigned char *)text;
+    uint32_t code;
 
     while (length > 0) {
-        size_t step = sequence(at, length);
+        size_t step = sequence(at, length, &code);
         if (step == 0)
             return false;
         at += step;
@@ -43,9 +46,10 @@ bool utf8_is_valid(const char *text, size_t length)
 void utf8_repair(char *text)
 {
     size_t length = strlen(text);
+    uint32_t code;
 
     while (length > 0) {
-        size_t step = sequence((const unsigned char *)text, length);
+        size_t step = sequence((const unsigned char *)text, length, &code);
         if (step == 0) {
             *text = '?';
             step = 1;
@@ -55,34 +59,28 @@ void utf8_repair(char *text)
     }
 }
 
-/* C0, DEL, C1; U+200E-200F, U+202A-202E and U+2066-2069 write from the other side. */
-static bool is_shown(const unsigned char *at, size_t step)
+/* Code points that move, hide or break what stands beside them where a text is shown. */
+static bool is_unseen(uint32_t code)
 {
-    if (step == 1)
-        return at[0] >= 0x20 && at[0] != 0x7f;
-    if (step == 2)
-        return at[0] != 0xc2 || at[1] >= 0xa0;
-    if (step == 3 && at[0] == 0xe2 && at[1] == 0x80)
-        return !(at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae));
-    if (step == 3 && at[0] == 0xe2 && at[1] == 0x81)
-        return !(at[2] >= 0xa6 && at[2] <= 0xa9);
-    return step > 0;
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c
+           || (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e)
+           || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff;
 }
 
 void utf8_show(const char *text, size_t length, struct buf *out)
 {
-    const unsigned char *at = (const unsigned char *)text;
-
     while (length > 0) {
-        size_t step = sequence(at, length);
-        if (is_shown(at, step)) {
-            buf_append(out, at, step);
+        uint32_t code;
+        size_t step = sequence((const unsigned char *)text, length, &code);
+        if (step > 0 && !is_unseen(code)) {
+            buf_append(out, text, step);
+        } else if (step > 1) {
+            buf_printf(out, "\\u{%x}", code);
         } else {
-            step = step == 0 ? 1 : step;
-            for (size_t i = 0; i < step; i++)
-                buf_printf(out, "\\x%02x", at[i]);
+            step = 1;
+            buf_printf(out, "\\x%02x", (unsigned char)text[0]);
         }
-        at += step;
+        text += step;
         length -= step;
     }
 }

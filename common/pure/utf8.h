@@ -12,8 +12,9 @@ bool utf8_is_valid(const char *text, size_t length);
 /* Puts '?' for each byte that makes the text invalid, e.g. a character cut by a limit. */
 void utf8_repair(char *text);
 /*
- * Appends the text as a terminal may show it: what is not valid, control characters (newlines too)
- * and those that turn the direction of the text become \xNN.
+ * Appends the text so that it is harmless in a terminal, a log and a page: control characters
+ * (newlines too) and bytes that are no UTF-8 become \xNN, what turns or hides its neighbours
+ * \u{202e}.
  */
 void utf8_show(const char *text, size_t length, struct buf *out);
 

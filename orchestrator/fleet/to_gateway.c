@@ -206,6 +206,12 @@ static bool is_node_row(enum row_kind kind)
     return kind == ROW_NODE || kind == ROW_NODE_EVENT || kind == ROW_DEVICE;
 }
 
+/* What a gateway remembers of its callers. */
+static bool is_token_row(enum row_kind kind)
+{
+    return kind == ROW_TOKEN || kind == ROW_PROJECT || kind == ROW_PROVIDER || kind == ROW_USER;
+}
+
 bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, struct buf *out)
 {
     Sheaf__ChangeHint hint = SHEAF__CHANGE_HINT__INIT;
@@ -215,7 +221,8 @@ bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, s
         if (rows[i].kind == ROW_JOB)
             touch_job(&touched, &rows[i].job);
         touched.nodes |= is_node_row(rows[i].kind);
-        touched.any |= !is_quiet_row(rows[i].kind); /* a revoked token dies by any hint */
+        hint.tokens |= is_token_row(rows[i].kind);
+        touched.any |= !is_quiet_row(rows[i].kind);
     }
     for (uint32_t i = 0; i < row_count; i++) {
         uint64_t job = row_job(&rows[i]);

@@ -280,15 +280,19 @@ static void post_bare_ack(const struct arrival *at)
  * A message that decodes but says something impossible. It is answered and acknowledged, because a
  * worker would resend it for ever.
  */
+static void refuse_for_good(const struct arrival *at, const struct err *err)
+{
+    refuse(at, false, err);
+    if (err->code != ERR_TOO_MANY)
+        post_bare_ack(at);
+}
+
 static void finish(const struct arrival *at, int rc, struct event_box *box, const struct err *err)
 {
-    if (rc == 0) {
+    if (rc == 0)
         (void)take(at, box);
-        return;
-    }
-    refuse(at, false, err);
-    if (rc != -ERR_TOO_MANY)
-        post_bare_ack(at);
+    else
+        refuse_for_good(at, err);
 }
 
 static void take_links(const struct arrival *at)
@@ -328,7 +332,7 @@ static void take_selftest(const struct arrival *at)
     int rc = selftests_take(at->fleet, at->session, &at->frame, at->envelope->selftest, &err);
 
     if (rc)
-        finish(at, rc, NULL, &err);
+        refuse_for_good(at, &err);
 }
 
 static void take_bye(const struct arrival *at)
@@ -437,8 +441,8 @@ static void take_body(const struct arrival *at)
     case SHEAF__ENVELOPE__BODY_ORDER:
     case SHEAF__ENVELOPE__BODY_STATUS:
     default:
-        rc = err_set(&err, ERR_WIRE_UNKNOWN_TYPE, "not a message that a worker sends");
-        finish(at, rc, NULL, &err);
+        (void)err_set(&err, ERR_WIRE_UNKNOWN_TYPE, "not a message that a worker sends");
+        refuse_for_good(at, &err);
     }
 }
 

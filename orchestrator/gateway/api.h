@@ -64,8 +64,10 @@ struct command_done {
     struct uuid object;
     bool replayed;
     int64_t amount;
-    json_t *body;    /* of the reply; object or NULL */
-    json_t *request; /* what was asked; borrowed reference of ours */
+    json_t *body;          /* of the reply; object or NULL */
+    json_t *request;       /* what was asked; borrowed reference of ours */
+    struct map *in_flight; /* NULL without an idempotency key; else holds key_hash while we wait */
+    uint8_t key_hash[SHA256_SIZE];
     char currency[SPEC_CURRENCY_TEXT];
 };
 /* Composed answers of routes without a query; NULL and err on a strange reply. */
@@ -76,7 +78,6 @@ json_t *compose_join_token(const struct gateway *gateway, const struct command_d
 
 /* -- particular ----------------------------------------------------------------------------- */
 void api_join(struct gateway *gateway, struct http_call *call);
-void api_cancel(struct gateway *gateway, struct http_call *call);
 void api_job_events(struct gateway *gateway, struct http_call *call);
 void api_job_logs(struct gateway *gateway, struct http_call *call);
 void api_output(struct gateway *gateway, struct http_call *call);

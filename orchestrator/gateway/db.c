@@ -5,17 +5,23 @@
 #include <string.h>
 
 #include "common/io/clock.h"
+#include "common/io/hash.h"
 #include "common/io/log.h"
+#include "common/pure/map.h"
 #include "common/pure/mem.h"
 
 #define MAX_QUEUE        2048 /* requests; at 5 ms each more than anybody waits for */
 #define MAX_ARG_BYTES    ((size_t)4 << 20)
 #define WAIT_US          ((int64_t)8000000) /* a queued request is given up after this */
+#define DOWN_US          ((int64_t)2000000) /* without a connection: a restart of it takes less */
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS   5000
 
 struct request {
     struct request *next;
+    struct request *same;     /* asked the same meanwhile: answered by this one's result */
+    uint8_t key[SHA256_SIZE]; /* of what is asked; zeros = not to be shared */
+    bool shared;
     struct db_args *args;
     uint32_t count;
     db_on_done_f on_done;
@@ -56,7 +62,11 @@ struct db {
     uint32_t link_count;
     struct request *first;
     struct request *last;
+    struct map waiting; /* key → request in the queue */
+    struct map running; /* key → request on a link */
     struct event *sweep;
+    struct event *soon; /* dispatch, behind whatever else this turn asks */
+    int64_t down_us;    /* since when no connection is up; 0 = one is */
     struct db_counters counters;
     bool closing;
 };
@@ -129,6 +139,48 @@ int64_t db_int(const PGresult *result, int row, int column)
 
 /* -- requests ------------------------------------------------------------------------------- */
 
+/*
+ * A read that is asked while the same one waits joins it: one execution answers all. It never joins
+ * one that runs: an answer is not older than its question. Whoever asks what is running waits for
+ * its end, so that a crowd costs two executions, not one each.
+ */
+static void request_share(struct request *request)
+{
+    const struct db_args *args = &request->args[0];
+
+    request->shared = request->count == 1 && query_reads(args->query);
+    if (!request->shared)
+        return;
+    struct sha256_stream *stream = sha256_stream_new();
+    sha256_stream_add(stream, &args->query, sizeof(args->query));
+    for (uint32_t i = 0; i < args->count; i++) {
+        int length = args->arg[i].null ? -1 : args->arg[i].length;
+        sha256_stream_add(stream, &length, sizeof(length));
+        if (length > 0)
+            sha256_stream_add(stream, args->bytes.data + args->arg[i].offset, (size_t)length);
+    }
+    sha256_stream_end(stream, request->key);
+    sha256_stream_free(stream);
+}
+
+static void waiting_enter(struct db *db, struct request *request)
+{
+    if (request->shared)
+        map_put(&db->waiting, request->key, SHA256_SIZE, request);
+}
+
+static void running_leave(struct db *db, const struct request *request)
+{
+    if (request->shared)
+        (void)map_remove(&db->running, request->key, SHA256_SIZE);
+}
+
+static void waiting_leave(struct db *db, const struct request *request)
+{
+    if (request->shared && map_get(&db->waiting, request->key, SHA256_SIZE) == request)
+        (void)map_remove(&db->waiting, request->key, SHA256_SIZE);
+}
+
 static void request_free(struct request *request)
 {
     for (uint32_t i = 0; i < request->count; i++) {
@@ -146,10 +198,14 @@ static void request_end(struct db *db, struct request *request)
 
     if (failed)
         db->counters.failed++;
-    if (!db->closing)
-        request->on_done(failed ? &request->err : NULL, request->results, request->count,
-                         request->call, request->arg);
-    request_free(request);
+    for (struct request *one = request; one != NULL && !db->closing; one = one->same)
+        one->on_done(failed ? &request->err : NULL, request->results, request->count, one->call,
+                     one->arg);
+    while (request != NULL) {
+        struct request *same = request->same;
+        request_free(request);
+        request = same;
+    }
 }
 
 static void dispatch(struct db *db);
@@ -173,6 +229,16 @@ void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on
     request->arg = arg;
     request->since_us = clock_mono_us();
     db->counters.requests++;
+    request_share(request);
+    struct request *first =
+        request->shared ? map_get(&db->waiting, request->key, SHA256_SIZE) : NULL;
+    if (first != NULL) {
+        request->same = first->same;
+        first->same = request;
+        db->counters.shared++;
+        return;
+    }
+    waiting_enter(db, request);
     /* Beyond the queue's bound the sweep answers it on the next turn: never from in here. */
     if (db->counters.queued >= MAX_QUEUE)
         request->since_us -= WAIT_US;
@@ -184,18 +250,31 @@ void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on
     db->counters.queued++;
     if (db->counters.queued > MAX_QUEUE)
         event_active(db->sweep, EV_TIMEOUT, 0);
-    dispatch(db);
+    event_active(db->soon, EV_TIMEOUT, 0);
 }
 
-static struct request *take_first(struct db *db)
+/* The first that does not run already; NULL if there is none. */
+static struct request *take_next(struct db *db)
 {
+    struct request *before = NULL;
     struct request *request = db->first;
 
-    db->first = request->next;
-    if (db->first == NULL)
-        db->last = NULL;
+    while (request != NULL && request->shared
+           && map_get(&db->running, request->key, SHA256_SIZE) != NULL) {
+        before = request;
+        request = request->next;
+    }
+    if (request == NULL)
+        return NULL;
+    if (before != NULL)
+        before->next = request->next;
+    else
+        db->first = request->next;
+    if (db->last == request)
+        db->last = before;
     request->next = NULL;
     db->counters.queued--;
+    waiting_leave(db, request);
     return request;
 }
 
@@ -220,6 +299,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
             *tail = request;
             tail = &request->next;
             db->counters.queued--;
+            waiting_leave(db, request);
         } else {
             db->last = request;
             at = &request->next;
@@ -282,6 +362,8 @@ static void link_start(struct link *link, struct request *request)
     bool sent = true;
 
     link->request = request;
+    if (request->shared)
+        map_put(&link->db->running, request->key, SHA256_SIZE, request);
     link->state = LINK_BUSY;
     memset(link->asked, 0, sizeof(link->asked));
     request->done = 0;
@@ -295,9 +377,17 @@ static void link_start(struct link *link, struct request *request)
 static void dispatch(struct db *db)
 {
     for (uint32_t i = 0; i < db->link_count && db->first != NULL; i++) {
-        if (db->links[i].state == LINK_IDLE)
-            link_start(&db->links[i], take_first(db));
+        struct request *request = db->links[i].state == LINK_IDLE ? take_next(db) : NULL;
+        if (request != NULL)
+            link_start(&db->links[i], request);
     }
+}
+
+static void on_soon(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    dispatch(arg);
 }
 
 static void note_error(struct request *request, const PGresult *result)
@@ -307,7 +397,10 @@ static void note_error(struct request *request, const PGresult *result)
 
     if (request->err.code != ERR_NONE)
         return;
-    (void)err_set(&request->err, ERR_DATABASE, "%s %s", state != NULL ? state : "",
+    /* 57P: it is being stopped, or starts (PostgreSQL, appendix A): not about what was asked. */
+    enum err_code code =
+        state != NULL && strncmp(state, "57P", 3) == 0 ? ERR_UNAVAILABLE : ERR_DATABASE;
+    (void)err_set(&request->err, code, "%s %s", state != NULL ? state : "",
                   text != NULL ? text : PQresultErrorMessage(result));
     log_error(
         "db", "refused", "query=%s detail=" LOG_Q,
@@ -360,6 +453,7 @@ static void link_finish(struct link *link)
 
     link->request = NULL;
     link->state = LINK_IDLE;
+    running_leave(db, request);
     request_end(db, request);
     dispatch(db);
 }
@@ -395,6 +489,7 @@ static void link_up(struct link *link)
     link->state = LINK_IDLE;
     link->backoff_ms = BACKOFF_FIRST_MS;
     link->db->counters.up++;
+    link->db->down_us = 0;
     link->db->counters.connects++;
     (void)PQsetnonblocking(link->pg, 1);
     evtimer_del(link->timer);
@@ -488,6 +583,8 @@ static void request_again(struct db *db, struct request *request)
     if (db->last == NULL)
         db->last = request;
     db->counters.queued++;
+    if (map_get(&db->waiting, request->key, SHA256_SIZE) == NULL)
+        waiting_enter(db, request);
 }
 
 static void link_down(struct link *link, const char *why)
@@ -501,6 +598,8 @@ static void link_down(struct link *link, const char *why)
         log_warn("db", "down", "detail=" LOG_Q, why);
     if (link->state == LINK_IDLE || link->state == LINK_BUSY)
         db->counters.up--;
+    if (db->counters.up == 0 && db->down_us == 0)
+        db->down_us = clock_mono_us();
     event_del(link->event);
     PQfinish(link->pg);
     link->pg = NULL;
@@ -510,8 +609,10 @@ static void link_down(struct link *link, const char *why)
     link->backoff_ms =
         link->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : link->backoff_ms * 2;
     evtimer_add(link->timer, &wait);
-    if (request != NULL)
+    if (request != NULL) {
+        running_leave(db, request);
         request_again(db, request);
+    }
 }
 
 /* -- the pool ------------------------------------------------------------------------------- */
@@ -522,10 +623,14 @@ struct db *db_new(struct event_base *base, const char *conninfo, uint32_t connec
     struct timeval second = {.tv_sec = 1};
 
     db->base = base;
+    map_init(&db->waiting);
+    map_init(&db->running);
+    db->down_us = clock_mono_us();
     db->conninfo = mem_strdup(conninfo);
     db->links = mem_new(connections, sizeof(*db->links));
     db->link_count = connections;
     db->sweep = evtimer_new(base, on_sweep, db);
+    db->soon = evtimer_new(base, on_soon, db);
     evtimer_add(db->sweep, &second);
     for (uint32_t i = 0; i < connections; i++) {
         struct link *link = &db->links[i];
@@ -548,12 +653,17 @@ void db_free(struct db *db)
         event_free(link->event);
         event_free(link->timer);
         PQfinish(link->pg);
-        if (link->request != NULL)
+        if (link->request != NULL) {
+            running_leave(db, link->request);
             request_end(db, link->request);
+        }
     }
     while (db->first != NULL)
-        request_end(db, take_first(db));
+        request_end(db, take_next(db));
+    map_fini(&db->waiting);
+    map_fini(&db->running);
     event_free(db->sweep);
+    event_free(db->soon);
     free(db->links);
     free(db->conninfo);
     free(db);
@@ -563,6 +673,11 @@ void db_set_conninfo(struct db *db, const char *conninfo)
 {
     free(db->conninfo);
     db->conninfo = mem_strdup(conninfo);
+}
+
+bool db_is_down(const struct db *db)
+{
+    return db->down_us != 0 && clock_mono_us() - db->down_us >= DOWN_US;
 }
 
 bool db_is_up(const struct db *db)

@@ -5,7 +5,7 @@
  * Asynchronous PostgreSQL: a few connections on the loop, each running one request at a time, the
  * rest queued. A request is one or more prepared statements (queries.h) in one pipeline and so in
  * one implicit transaction. Everything asked here is safe to ask twice: a request whose connection
- * broke is asked again once.
+ * broke is asked again once. The same read asked by several at once is executed for all of them.
  */
 #include <event2/event.h>
 #include <libpq-fe.h>
@@ -59,11 +59,14 @@ void db_set_conninfo(struct db *db, const char *conninfo);
 void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
             uint64_t call, void *arg);
 bool db_is_up(const struct db *db);
+/* No connection for so long that waiting for one is no use: whoever can be told is told at once. */
+bool db_is_down(const struct db *db);
 
 struct db_counters {
     uint64_t requests;
     uint64_t failed;
     uint64_t connects;
+    uint64_t shared; /* requests answered by another's execution */
     uint64_t queued; /* now */
     uint64_t up;     /* connections now */
 };

@@ -11,6 +11,7 @@
 #include "common/io/hash.h"
 #include "common/io/keys.h"
 #include "common/pure/id.h"
+#include "common/pure/map.h"
 
 #define GATEWAY_TEXT 256
 
@@ -43,6 +44,9 @@ struct gateway {
     char *reasons; /* jsonb for PARAM_REASONS */
     char *scopes;  /* jsonb for PARAM_SCOPES */
     int64_t started_us;
+    uint8_t cursor_secret[SHA256_SIZE];
+    struct map in_flight;  /* commands with an idempotency key that are not answered */
+    struct limiter *rates; /* of tokens */
     struct http_server *http;
     struct db *db;
     struct auth *auth;

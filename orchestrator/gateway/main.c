@@ -23,6 +23,7 @@
 #include "orchestrator/gateway/content.h"
 #include "orchestrator/gateway/describe.h"
 #include "orchestrator/gateway/follow.h"
+#include "orchestrator/gateway/limit.h"
 #include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/tls.h"
 #include "orchestrator/gateway/work.h"
@@ -54,6 +55,20 @@ static const struct config_option options[] = {
      "TIME",
      "how long logs and outputs of ended jobs, and files that no job uses, are kept; 720h is 30 "
      "days"},
+    {"max-per-address", CONFIG_INT, "256", 0, 65536, false, "N",
+     "HTTP connections of one address (IPv6: /64) at once; 0 = as many as there are"},
+    {"rate-per-address", CONFIG_INT, "2000", 0, 1000000, false, "N",
+     "requests per second of one address, a new connection counting ten; 0 = no limit"},
+    {"rate-per-token", CONFIG_INT, "1000", 0, 1000000, false, "N",
+     "requests per second with one token; 0 = no limit"},
+    {"head-timeout", CONFIG_DURATION, "10s", 1000000, 600000000, false, "TIME",
+     "a request's head must come within it, then 1 KiB of body per second"},
+    {"idle-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, false, "TIME",
+     "how long a connection is kept between two requests"},
+    {"write-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, false, "TIME",
+     "a client that takes no byte of its answer for so long is dropped"},
+    {"hsts", CONFIG_BOOL, "false", 0, 0, false, NULL,
+     "tell browsers to use HTTPS alone for this name; not with the local CA"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
     {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
 };
@@ -216,7 +231,8 @@ static void on_hint(const Sheaf__ChangeHint *hint, void *arg)
     struct gateway *gateway = arg;
     struct uuid job;
 
-    auth_forget(gateway->auth);
+    if (hint->tokens)
+        auth_forget(gateway->auth);
     if (hint->nodes || hint->all)
         bulk_refresh(gateway->bulk);
     if (hint->all)
@@ -249,6 +265,11 @@ static int bulk_identity(const struct start *start, struct gateway *gateway, str
     return rc;
 }
 
+static uint32_t seconds(const struct config *config, const char *key)
+{
+    return (uint32_t)(config_int(config, key) / 1000000);
+}
+
 static int start_sockets(const struct start *start, struct gateway *gateway, char bulk_bound[128],
                          char http_bound[128], struct err *err)
 {
@@ -257,6 +278,12 @@ static int start_sockets(const struct start *start, struct gateway *gateway, cha
         .base = gateway->base,
         .tls = start->tls,
         .max_connections = (uint32_t)config_int(config, "max-connections"),
+        .max_per_address = (uint32_t)config_int(config, "max-per-address"),
+        .rate_per_address = (uint32_t)config_int(config, "rate-per-address"),
+        .hsts = config_bool(config, "hsts"),
+        .times = {.head = seconds(config, "head-timeout"),
+                  .idle = seconds(config, "idle-timeout"),
+                  .write = seconds(config, "write-timeout")},
         .hooks = {.body_limit = api_body_limit, .on_call = api_on_call, .arg = gateway},
     };
     const char *url = config_text(config, "url");
@@ -294,6 +321,11 @@ static int start_parts(struct start *start, struct gateway *gateway, struct err 
     int rc = bulk_identity(start, gateway, err);
 
     gateway->auth = auth_new(gateway);
+    gateway->rates = limiter_new((uint32_t)config_int(start->config, "rate-per-token"));
+    map_init(&gateway->in_flight);
+    /* Stable over restarts, and the same in every gateway with this link. */
+    hmac_sha256(gateway->link.token, strlen(gateway->link.token), "cursor", 6,
+                gateway->cursor_secret);
     gateway->follow = follow_new(gateway);
     gateway->reasons = api_reasons();
     gateway->scopes = api_scopes();
@@ -395,6 +427,8 @@ static int run(struct start *start, struct err *err)
     bulk_free(gateway.bulk);
     follow_free(gateway.follow);
     auth_free(gateway.auth);
+    limiter_free(gateway.rates);
+    map_fini(&gateway.in_flight);
     content_free(gateway.content);
     free(gateway.ca_pem);
     free(gateway.openapi);

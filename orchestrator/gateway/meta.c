@@ -96,6 +96,8 @@ static void metrics_http(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_http_connections", "gauge", "Connections open now.", http.open},
         {"sheaf_gateway_http_refused_total", "counter", "Connections beyond the cap.",
          http.refused},
+        {"sheaf_gateway_http_limited_total", "counter",
+         "Requests beyond the rate of their address or token.", http.limited},
         {"sheaf_gateway_http_framing_total", "counter", "Requests refused by the framing guard.",
          http.framing},
         {"sheaf_gateway_http_gone_total", "counter", "Clients that left before their answer ended.",
@@ -117,6 +119,8 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
     const struct sample samples[] = {
         {"sheaf_gateway_db_up", "gauge", "Database connections open.", db.up},
         {"sheaf_gateway_db_requests_total", "counter", "Requests to the database.", db.requests},
+        {"sheaf_gateway_db_shared_total", "counter",
+         "Requests answered by the execution of another.", db.shared},
         {"sheaf_gateway_db_failed_total", "counter", "Requests that failed.", db.failed},
         {"sheaf_gateway_db_queued", "gauge", "Requests waiting for a connection.", db.queued},
         {"sheaf_gateway_orchestrator_up", "gauge", "1 when the orchestrator answers.",

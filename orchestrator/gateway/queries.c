@@ -11,7 +11,7 @@
     " 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 /* micro-units → decimal text with two to six places, as money_format writes it. */
 #define MONEY(c) \
-    "regexp_replace(to_char((" c ")::numeric / 1000000, 'FM999999999999990.000000'), '0{1,4}$', '')"
+    "to_char((" c ")::numeric / 1000000, 'FM999999999999990.009999')"
 #define BITS2(c, a, b) \
     "to_json(array_remove(array[" \
     "case when " c " & 1 <> 0 then '" a "' end, case when " c " & 2 <> 0 then '" b "' end], null))"
@@ -23,16 +23,16 @@
     "case when " c " & 16 <> 0 then 'paused' end], null))"
 
 /*
- * {"items": […], "next_cursor": …} over rows (k bigint, j json), read one row beyond the limit. The
- * cursor is the last key in hex behind a letter: opaque to clients, harmless if made up.
+ * Text over rows (k bigint, j json), read one row beyond the limit: the last k in hex if there is
+ * more, a space, the list of j. The answer is made from it in api.c, which knows how to seal a cursor.
  */
 #define PAGE(rows, order, limit) \
     "(with page as (" rows " order by k " order " limit " limit "::bigint + 1)," \
     " counted as (select k, j, row_number() over (order by k " order ") as n from page)" \
-    " select json_build_object('items'," \
-    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json)," \
-    " 'next_cursor', case when count(*) > " limit "::bigint then" \
-    " 'c' || to_hex(max(k) filter (where n = " limit "::bigint)) end)::text from counted)"
+    " select concat(case when count(*) > " limit "::bigint then" \
+    " to_hex(max(k) filter (where n = " limit "::bigint)) end, ' '," \
+    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json))" \
+    " from counted)"
 
 #define FINAL_STATES "('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
 
@@ -40,12 +40,12 @@
     "'id', j.uid, 'name', j.name, 'project', p.name, 'state', j.state," \
     " 'conditions', " BITS2("j.conditions", "degraded", "budget-low") "," \
     " 'reason', j.reason," \
-    " 'reason_text', " reasons "::jsonb -> j.reason::text ->> 0," \
-    " 'hint', " reasons "::jsonb -> j.reason::text ->> 1," \
+    " 'reason_text', (select " reasons "::jsonb) -> j.reason::text ->> 0," \
+    " 'hint', (select " reasons "::jsonb) -> j.reason::text ->> 1," \
     " 'class', nullif(j.class, 'none'), 'detail', nullif(j.detail, '')," \
-    " 'nodes', coalesce((j.spec::json ->> 'nodes')::bigint, 1)," \
-    " 'gpus_per_node', coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1)," \
-    " 'priority', (j.spec::json ->> 'priority')::bigint," \
+    " 'nodes', coalesce(s.nodes, 1)," \
+    " 'gpus_per_node', coalesce((s.resources #>> '{gpu,count}')::bigint, 1)," \
+    " 'priority', s.priority," \
     " 'created_at', " TIME("j.created_us") ", 'state_since', " TIME("j.state_us") "," \
     " 'ended_at', " TIME("j.ended_us") "," \
     " 'exit_code', case when j.state in " FINAL_STATES " then j.exit_code end," \
@@ -54,16 +54,20 @@
     " 'hold', " MONEY("(select coalesce(sum(h.amount), 0) from transfer h" \
     " where h.job = j.id and h.kind = 'hold')") "," \
     " 'held', " MONEY("j.held") ", 'charged', " MONEY("j.charged") "," \
-    " 'currency', j.spec::json #>> '{budget,currency}'"
+    " 'currency', s.budget ->> 'currency'"
 
-#define JOB_FROM \
-    " from job j join project p on p.id = j.project left join attempt a on a.id = j.attempt "
+/* The job file is read once per row, whatever is wanted of it. */
+#define JOB_JOINS \
+    " join project p on p.id = j.project left join attempt a on a.id = j.attempt" \
+    " cross join lateral json_to_record(j.spec::json)" \
+    " as s(nodes bigint, priority bigint, resources json, budget json) "
+#define JOB_FROM " from job j" JOB_JOINS
 
 #define JOB_RANKS(reasons) \
     "(select coalesce(json_agg(json_build_object('rank', r.rank, 'node', n.uid," \
     " 'node_name', n.name, 'region', n.region, 'country', n.country, 'state', r.state," \
     " 'exit_code', case when r.state in ('exited', 'done') then r.exit_code end," \
-    " 'reason', r.reason, 'reason_text', " reasons "::jsonb -> r.reason::text ->> 0," \
+    " 'reason', r.reason, 'reason_text', (select " reasons "::jsonb) -> r.reason::text ->> 0," \
     " 'detail', nullif(r.detail, ''), 'address', n.address, 'port', nullif(r.port, 0))" \
     " order by r.rank), '[]'::json)" \
     " from gang_rank r join node n on n.id = r.node where r.attempt = j.attempt)"
@@ -80,7 +84,7 @@
 #define EVENT_JSON(reasons) \
     "json_build_object('id', e.id, 'at', " TIME("e.at_us") ", 'from', e.from_state," \
     " 'to', e.to_state, 'reason', e.reason," \
-    " 'reason_text', " reasons "::jsonb -> e.reason::text ->> 0," \
+    " 'reason_text', (select " reasons "::jsonb) -> e.reason::text ->> 0," \
     " 'actor', e.actor, 'detail', nullif(e.detail, ''), 'attempt', ea.uid)"
 
 #define NODE_DEVICES \
@@ -127,6 +131,13 @@
 
 #define SEES_JOB "($1::boolean or j.project = $2::bigint)"
 
+/* Either half has an index for what it sees; a condition that is true for one caller has none. */
+#define JOBS_PAGE(sees) \
+    "(select x.* from job x where " sees " and ($5::bigint is null or x.id < $5::bigint)" \
+    " and ($6::text is null or x.state = $6::text" \
+    " or ($6::text = 'live' and x.state not in " FINAL_STATES "))" \
+    " and ($7::text is null or x.name = $7::text) order by x.id desc limit $4::bigint + 1)"
+
 /* -- the table ------------------------------------------------------------------------------ */
 
 static const struct query queries[QUERY_COUNT] = {
@@ -134,11 +145,9 @@ static const struct query queries[QUERY_COUNT] = {
 
     [QUERY_JOBS] = {"jobs",
         "select " PAGE(
-        "select j.id as k, json_build_object(" JOB_FIELDS("$3") ") as j" JOB_FROM
-        "where " SEES_JOB " and ($5::bigint is null or j.id < $5::bigint)"
-        " and ($6::text is null or j.state = $6::text"
-        " or ($6::text = 'live' and j.state not in " FINAL_STATES "))"
-        " and ($7::text is null or j.name = $7::text)",
+        "select j.id as k, json_build_object(" JOB_FIELDS("$3") ") as j from ("
+        JOBS_PAGE("$1::boolean") " union all "
+        JOBS_PAGE("not $1::boolean and x.project = $2::bigint") ") j" JOB_JOINS,
         "desc", "$4"),
         {PARAM_ALL, PARAM_PROJECT, PARAM_REASONS, PARAM_LIMIT, PARAM_CURSOR, PARAM_STATE,
          PARAM_NAME}},
@@ -446,4 +455,9 @@ const struct query *query_get(enum query_id id)
 {
     BUG_ON(id >= QUERY_COUNT);
     return &queries[id];
+}
+
+bool query_reads(enum query_id id)
+{
+    return id != QUERY_LOG_INSERT;
 }

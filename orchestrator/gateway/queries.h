@@ -7,6 +7,7 @@
  * Every one of them filters by what the caller may see: PARAM_ALL, or the caller's own project or
  * provider.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 enum query_param {
@@ -72,6 +73,9 @@ struct query {
     const char *sql;
     uint8_t params[QUERY_MAX_PARAMS]; /* answers: enum query_param, in order of $1… */
 };
+
+/* Changes nothing: one execution may answer several who ask the same. */
+bool query_reads(enum query_id id);
 
 const struct query *query_get(enum query_id id);
 

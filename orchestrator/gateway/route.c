@@ -62,8 +62,9 @@ const struct route *route_match(const struct route *table, const char *method, c
             take_params(route->pattern, path, ret_params);
             return route;
         }
-        length += (size_t)snprintf(ret_allow + length, 64 - length, "%s%s", length > 0 ? ", " : "",
-                                   route->method);
+        length +=
+            (size_t)snprintf(ret_allow + length, 64 - length, "%s%s%s", length > 0 ? ", " : "",
+                             route->method, strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
         BUG_ON(length >= 64);
     }
     return NULL;

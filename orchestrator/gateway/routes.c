@@ -41,9 +41,9 @@ const struct route gateway_routes[] = {
     {"GET", V1 "/projects", ROUTE_ANY_TOKEN, 0, api_query, QUERY_PROJECTS, 0, NULL, 0},
     {"POST", V1 "/users", SCOPE_ADMIN, 0, api_command, QUERY_USER, 201, fill_user, 0},
     {"GET", V1 "/users", SCOPE_ADMIN, 0, api_query, QUERY_USERS, 0, NULL, 0},
-    {"POST", V1 "/tokens", SCOPE_ADMIN, ROUTE_WRAPPED, api_command, QUERY_TOKEN, 201, fill_token, 0},
+    {"POST", V1 "/tokens", SCOPE_ADMIN, ROUTE_WRAPPED | ROUTE_TOKENS, api_command, QUERY_TOKEN, 201, fill_token, 0},
     {"GET", V1 "/tokens", SCOPE_ADMIN, 0, api_query, QUERY_TOKENS, 0, NULL, 0},
-    {"DELETE", V1 "/tokens/{id}", SCOPE_ADMIN, 0, api_command, QUERY_NONE, 204, fill_revoke, 0},
+    {"DELETE", V1 "/tokens/{id}", SCOPE_ADMIN, ROUTE_TOKENS, api_command, QUERY_NONE, 204, fill_revoke, 0},
     {"GET", V1 "/whoami", ROUTE_ANY_TOKEN, 0, api_query, QUERY_WHOAMI, 0, NULL, 0},
     /* -- the process ----------------------------------------------------------------------- */
     {"GET", "/healthz", 0, 0, api_healthz, QUERY_NONE, 0, NULL, 0},

@@ -307,7 +307,7 @@ class Door(unittest.TestCase):
              "a list without items"),
             (http(200, "application/json", b"\xff\xfe\x00\x80"), "\\xff\\xfe\\x00\\x80"),
             (http(500, "application/json", "a\u202eb\x9bc".encode()),
-             "a\\xe2\\x80\\xaeb\\xc2\\x9bc"),
+             "a\\u{202e}b\\u{9b}c"),
             (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "unexpected-response"),
         ]
         for answer, told in cases:

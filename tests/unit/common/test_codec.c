@@ -258,11 +258,12 @@ static void test_json_beyond_the_border_is_refused_with_its_reason(void **state)
         {"\"\xff\"", 0, ERR_INVALID_ENCODING, ""},
         {"\"a\\u0000b\"", 0, ERR_INVALID_ENCODING, ""},
         {"{\"a\\u0000\":1}", 0, ERR_INVALID_ENCODING, ""},
-        {"\"\\ud800\"", 0, ERR_MALFORMED_JSON, ""},
+        {"\"\\ud800\"", 0, ERR_INVALID_ENCODING, ""},
+        {"{\n \"a\": nul\n}", 0, ERR_MALFORMED_JSON, "(byte 11)"},
         {"01", 0, ERR_MALFORMED_JSON, ""},
         {"NaN", 0, ERR_MALFORMED_JSON, ""},
-        {"99999999999999999999", 0, ERR_MALFORMED_JSON, ""},
-        {"1e999", 0, ERR_MALFORMED_JSON, ""},
+        {"99999999999999999999", 0, ERR_OUT_OF_RANGE, ""},
+        {"1e999", 0, ERR_OUT_OF_RANGE, ""},
     };
 
     (void)state;
@@ -628,6 +629,30 @@ static void test_a_damaged_join_token_is_refused(void **state)
     assert_memory_equal(&token, &before, sizeof(token));
 }
 
+static void test_utf8_is_shown_without_acting(void **state)
+{
+    static const char *const rows[][2] = {
+        {"plain é 😀", "plain é 😀"},
+        {"a\nb\x1b[2J\x7f", "a\\x0ab\\x1b[2J\\x7f"},
+        {"a\xe2\x80\xae"
+         "b\xc2\x9b"
+         "c",
+         "a\\u{202e}b\\u{9b}c"},
+        {"\xe2\x80", "\\xe2\\x80"},
+        {"\xff\xed\xa0\x80", "\\xff\\xed\\xa0\\x80"},
+        {"\xef\xbb\xbfx", "\\u{feff}x"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf out;
+        buf_init(&out, 0);
+        utf8_show(rows[i][0], strlen(rows[i][0]), &out);
+        assert_string_equal(out.data, rows[i][1]);
+        buf_fini(&out);
+    }
+}
+
 static void test_utf8_is_checked_and_repaired(void **state)
 {
     static const char *const valid[] = {"", "a", "é", "€", "𐍈", "\xef\xbf\xbd"};
@@ -719,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_a_join_token_carries_everything_there_and_back),
         cmocka_unit_test(test_a_damaged_join_token_is_refused),
         cmocka_unit_test(test_utf8_is_checked_and_repaired),
+        cmocka_unit_test(test_utf8_is_shown_without_acting),
         cmocka_unit_test(test_the_nearest_word_is_near),
         cmocka_unit_test(test_selftest_sums_agree_with_the_formula),
     };

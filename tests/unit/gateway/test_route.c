@@ -73,9 +73,9 @@ static void test_a_known_path_names_its_methods(void **state)
 
     (void)state;
     assert_null(route_match(gateway_routes, "DELETE", "/api/v1/jobs", params, allow));
-    assert_string_equal(allow, "POST, GET");
+    assert_string_equal(allow, "POST, GET, HEAD");
     assert_null(route_match(gateway_routes, "POST", "/healthz", params, allow));
-    assert_string_equal(allow, "GET");
+    assert_string_equal(allow, "GET, HEAD");
 }
 
 static void test_every_row_is_reachable_and_whole(void **state)
