@@ -19,15 +19,6 @@ def adopt_orphans():
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def collect_orphans():
-    """For a caller that has no child of its own running."""
-    try:
-        while os.waitpid(-1, 0)[0] > 0:
-            pass
-    except ChildProcessError:
-        pass
-
-
 def used(who):
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
@@ -46,6 +37,13 @@ def processes():
         own, waited = (sum(int(field) for field in fields[at:at + 2]) / TICK for at in (11, 13))
         found[int(pid)] = (text[text.index("(") + 1:text.rindex(")")], int(fields[1]), own, waited)
     return found
+
+
+def collect_orphans(names):
+    """Waits for the orphans of these names; others, a database for one, live on."""
+    for pid, (name, parent, _, _) in processes().items():
+        if parent == os.getpid() and name in names:
+            os.waitpid(pid, 0)
 
 
 class Meter:
