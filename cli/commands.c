@@ -52,7 +52,7 @@ const struct command commands[] = {
      .options = {JOB_FILE,
                  DETACH,
                  {"request-id", 0, "KEY", "idempotency key (default: a fresh one)"},
-                 {"fail-fast", 0, NULL, "refuse when it cannot run now"}},
+                 {"fail-fast", 0, NULL, "refuse when it cannot run now, as fail_fast: true does"}},
      .max_words = 1,
      .complete = "file",
      .run = verb_apply},

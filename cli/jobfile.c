@@ -67,14 +67,16 @@ static int locate(const char *path, const struct yaml_marks *marks, int rc, stru
 {
     unsigned line = 0;
     unsigned column = 0;
-    char text[sizeof(err->text)];
+    struct err seen = *err;
 
-    if (err == NULL || marks == NULL || err->pointer[0] == '\0')
-        return rc;
-    yaml_locate(marks, err->pointer, &line, &column);
-    snprintf(text, sizeof(text), "%.60s:%u:%u: %.150s", path, line, column, err->text);
-    memcpy(err->text, text, sizeof(text));
-    return rc;
+    if (rc == 0)
+        return 0;
+    /* The YAML reader names line and column itself. */
+    if (marks == NULL)
+        return err_set(err, seen.code, "%.60s:%.180s", path, seen.text);
+    yaml_locate(marks, seen.pointer, &line, &column);
+    return err_set_at(err, seen.code, seen.pointer, "%.60s:%u:%u: %.170s", path, line, column,
+                      seen.text);
 }
 
 int jobfile_read(const char *path, json_t **ret_spec, char *ret_base, struct err *err)
@@ -88,7 +90,8 @@ int jobfile_read(const char *path, json_t **ret_spec, char *ret_base, struct err
     int rc = strcmp(path, "-") == 0 ? read_stdin(&text, err)
                                     : fs_read(path, SPEC_MAX_TEXT_BYTES, &text, err);
     if (rc == 0)
-        rc = yaml_read(text.data ? text.data : "", text.length, &spec, &marks, err);
+        rc = locate(path, NULL,
+                    yaml_read(text.data ? text.data : "", text.length, &spec, &marks, err), err);
     buf_fini(&text);
     if (rc == -ERR_TOO_MANY)
         return err_set(err, ERR_BODY_TOO_LARGE, "%.120s: a job file has at most %u bytes", path,

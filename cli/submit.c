@@ -81,8 +81,9 @@ static bool agree(const struct httpc *client, const struct submission *job, int 
         fflush(stdout);
     }
     bool go = true;
-    if (!placed && job->fail_fast) {
-        fprintf(stderr, "error: it cannot run now, and --fail-fast was given\n");
+    if (!placed && json_is_true(json_object_get(job->spec, "fail_fast"))) {
+        fprintf(stderr, "error: it cannot run now, and fail_fast was asked for: %s (%s)\n",
+                json_text_at(plan, "why.detail"), json_text_at(plan, "why.code"));
         *ret_code = EXIT_CAPACITY;
         go = false;
     } else if (!term_confirm(placed ? "Submit it?" : "It would wait. Submit it?")) {
@@ -102,6 +103,8 @@ static int submit(struct submission *job)
     int code = EXIT_OK;
 
     set_project(job->spec);
+    if (job->fail_fast)
+        json_object_set_new(job->spec, "fail_fast", json_true());
     if (api_open(&client, &err) < 0)
         return command_fail(&err);
     if (!agree(&client, job, &code))

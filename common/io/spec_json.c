@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/io/yaml.h"
 #include "common/pure/buf.h"
 #include "common/pure/id.h"
 #include "common/pure/mem.h"
@@ -16,6 +17,7 @@
 #define MAX_QUANTITY 64
 #define SHORT        ((int)60) /* of a foreign text in a message */
 #define MILLI        1000
+#define NOT_A_SIZE   "not a size such as 24GB; units are " UNITS_OF_BYTES
 
 struct reader {
     struct job_spec *spec;
@@ -29,21 +31,47 @@ struct field {
     int (*read)(struct reader *reader, const json_t *value);
 };
 
-/* A name of the format that this version does not have yet, in the object with this pointer. */
-struct later {
-    const char *object;
+/*
+ * Names that are no fields and get more than "no such field": what no task is given, and what the
+ * format has but this version not yet.
+ */
+struct refusal {
+    const char *object; /* pointer of the object around the name; NULL = any */
+    enum err_code code;
     const char *names; /* with a space before and after each */
+    const char *says;
 };
 
-static const struct later later[] = {
-    {"", " queue image secrets volumes any_of groups trust checkpoint on_node_loss rendezvous "
-         "utilization_policy client_rtt port replicas scaling probes model auth rate_limits deploy "
-         "preemptible schedule hooks "},
-    {"/resources/gpu", " vendor compute_capability interconnect total_memory driver share "},
-    {"/network", " min_bandwidth max_loss scope max_age overlay "},
-    {"/placement", " providers constraints spread "},
-    {"/budget", " capacity max_per_day "},
-    {"/retry", " duration exit_codes "},
+static const struct refusal refusals[] = {
+    {NULL, ERR_PRIVILEGE_NOT_ALLOWED,
+     " privileged cap_add capabilities security_opt seccomp apparmor devices device pid ipc uts "
+     "userns user run_as network_mode host_network host_pid host_ipc hostNetwork hostPID hostIPC "
+     "sysctls cgroup_parent group_add ",
+     "tasks run without privileges, with the devices of resources.gpu alone"},
+    {"/network", ERR_PRIVILEGE_NOT_ALLOWED, " host mode ",
+     "a task reaches the nodes of its gang, not the host's network"},
+    {NULL, ERR_MOUNT_NOT_ALLOWED, " mount mounts bind binds ",
+     "nothing of the host is mounted; files brings data, outputs takes results back"},
+    {"", ERR_UNKNOWN_FIELD, " image ",
+     "images are not supported in this version: programs are the node's, files brings the rest"},
+    {"", ERR_UNKNOWN_FIELD, " secrets ",
+     "secrets are not supported in this version: providers can read env, see sheaf plan"},
+    {"", ERR_UNKNOWN_FIELD, " volumes ",
+     "volumes are not supported in this version: bring data with files"},
+    {"", ERR_UNKNOWN_FIELD,
+     " queue any_of groups trust checkpoint on_node_loss rendezvous utilization_policy "
+     "client_rtt port replicas scaling probes model auth rate_limits deploy preemptible schedule "
+     "hooks ",
+     "not supported in this version"},
+    {"/resources/gpu", ERR_UNKNOWN_FIELD,
+     " vendor compute_capability interconnect total_memory driver share ",
+     "not supported in this version"},
+    {"/network", ERR_UNKNOWN_FIELD, " min_bandwidth max_loss scope max_age overlay ",
+     "not supported in this version"},
+    {"/placement", ERR_UNKNOWN_FIELD, " providers constraints spread ",
+     "not supported in this version"},
+    {"/budget", ERR_UNKNOWN_FIELD, " capacity max_per_day ", "not supported in this version"},
+    {"/retry", ERR_UNKNOWN_FIELD, " duration exit_codes ", "not supported in this version"},
 };
 
 static int fail(struct reader *reader, enum err_code code, const char *what)
@@ -89,25 +117,27 @@ static void pointer_pop(struct reader *reader, size_t before)
     reader->pointer[before] = '\0';
 }
 
-static bool is_later(const char *object, const char *name)
+static const struct refusal *find_refusal(const char *object, const char *name)
 {
     char padded[64];
     int length = snprintf(padded, sizeof(padded), " %s ", name);
 
     if (length < 0 || (size_t)length >= sizeof(padded) || strchr(name, ' ') != NULL)
-        return false;
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
-        if (strcmp(later[i].object, object) == 0 && strstr(later[i].names, padded) != NULL)
-            return true;
+        return NULL;
+    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++) {
+        const struct refusal *row = &refusals[i];
+        if ((row->object == NULL || strcmp(row->object, object) == 0)
+            && strstr(row->names, padded) != NULL)
+            return row;
     }
-    return false;
+    return NULL;
 }
 
 static int refuse_field(struct reader *reader, const struct field *fields, size_t count,
                         const char *name)
 {
     const char *known[MAX_FIELDS];
-    bool comes_later = is_later(reader->pointer, name);
+    const struct refusal *refusal = find_refusal(reader->pointer, name);
     size_t before = pointer_push(reader, name);
     int rc;
 
@@ -115,8 +145,8 @@ static int refuse_field(struct reader *reader, const struct field *fields, size_
     for (size_t i = 0; i < count; i++)
         known[i] = fields[i].name;
     const char *near = nearest_word(name, known, count);
-    if (comes_later)
-        rc = fail(reader, ERR_UNKNOWN_FIELD, "not supported in this version");
+    if (refusal != NULL)
+        rc = fail(reader, refusal->code, refusal->says);
     else if (near != NULL)
         rc = fail_text(reader, ERR_UNKNOWN_FIELD, "did you mean", near);
     else
@@ -201,13 +231,46 @@ static int read_text(struct reader *reader, const json_t *value, char *out, size
     return 0;
 }
 
+/* The text where something that is no text was wanted. YAML may have meant another value by it. */
+static int fail_scalar(struct reader *reader, enum err_code code, const char *what,
+                       const char *text)
+{
+    if (yaml_is_ambiguous(text))
+        return fail_text(reader, ERR_AMBIGUOUS_SCALAR,
+                         "not every reader of YAML takes this for the same value", text);
+    return fail_text(reader, code, what, text);
+}
+
+static int fail_bounds(struct reader *reader)
+{
+    const char *bounds = spec_bound_text(reader->pointer);
+
+    return fail(reader, ERR_OUT_OF_RANGE,
+                bounds != NULL ? bounds : "not in the range of this field");
+}
+
+/* A whole number that no 64 bits hold: YAML leaves it a text. */
+static bool is_huge(const char *text)
+{
+    const char *digits = text + (text[0] == '-');
+
+    return strlen(digits) >= 19 && digits[strspn(digits, "0123456789")] == '\0';
+}
+
 static int read_count(struct reader *reader, const json_t *value, uint32_t *ret_count)
 {
+    const char *text = json_string_value(value);
+
+    if (text != NULL && is_huge(text))
+        return fail_bounds(reader);
+    if (text != NULL)
+        return fail_scalar(reader, ERR_INVALID_TYPE, "a whole number without quotes is wanted",
+                           text);
     if (!json_is_integer(value))
         return fail(reader, ERR_INVALID_TYPE, "a whole number is wanted");
     json_int_t number = json_integer_value(value);
     if (number < 0 || number > INT32_MAX)
-        return fail(reader, ERR_OUT_OF_RANGE, "not in the range of this field");
+        return fail_bounds(reader);
     *ret_count = (uint32_t)number;
     return 0;
 }
@@ -241,11 +304,12 @@ static int read_bytes(struct reader *reader, const json_t *value, uint64_t *ret_
         return 0;
     }
     if (json_is_number(value))
-        return fail(reader, ERR_INVALID_QUANTITY, "a number without a unit; write e.g. 24GB");
+        return fail(reader, ERR_INVALID_QUANTITY,
+                    "a number without a unit; units are " UNITS_OF_BYTES);
     if (text == NULL)
         return fail(reader, ERR_INVALID_TYPE, "a size such as 24GB or 64GiB is wanted");
     if (!strip_range(text, quantity) || units_parse_bytes(quantity, ret_bytes) != 0)
-        return fail_text(reader, ERR_INVALID_QUANTITY, "not a size such as 24GB or 64GiB", text);
+        return fail_scalar(reader, ERR_INVALID_QUANTITY, NOT_A_SIZE, text);
     return 0;
 }
 
@@ -258,11 +322,13 @@ static int read_duration(struct reader *reader, const json_t *value, uint64_t *r
         return 0;
     }
     if (json_is_number(value))
-        return fail(reader, ERR_INVALID_QUANTITY, "a number without a unit; write e.g. 90s or 2h");
+        return fail(reader, ERR_INVALID_QUANTITY,
+                    "a number without a unit; units are " UNITS_OF_DURATION);
     if (text == NULL)
         return fail(reader, ERR_INVALID_TYPE, "a time such as 3ms, 90s or 2h is wanted");
     if (units_parse_duration(text, ret_us) != 0)
-        return fail_text(reader, ERR_INVALID_QUANTITY, "not a time such as 3ms, 90s or 2h", text);
+        return fail_scalar(reader, ERR_INVALID_QUANTITY,
+                           "not a time such as 90s; units are " UNITS_OF_DURATION, text);
     return 0;
 }
 
@@ -283,8 +349,9 @@ static int read_money(struct reader *reader, const json_t *value, micro_t *ret_a
         return fail(reader, ERR_INVALID_AMOUNT, "write it as a text, \"2.40\": a float is inexact");
     if (text == NULL)
         return fail(reader, ERR_INVALID_TYPE, "an amount such as \"2.40\" is wanted");
-    if (money_parse(text, ret_amount) != 0)
-        return fail_text(reader, ERR_INVALID_AMOUNT, "not an amount such as 2.40", text);
+    if (yaml_is_ambiguous(text) || money_parse(text, ret_amount) != 0)
+        return fail_scalar(reader, ERR_INVALID_AMOUNT,
+                           "not an amount such as 2.40, at most 1000000000 with 6 places", text);
     return 0;
 }
 
@@ -307,8 +374,9 @@ static int read_cpu(struct reader *reader, const json_t *value)
     if (text == NULL)
         return fail(reader, ERR_INVALID_TYPE, "a number of cores is wanted, e.g. 2 or \"1.5\"");
     /* A decimal with few places, as money is; a thousandth of a core is the least. */
-    if (!strip_range(text, number) || money_parse(number, &cores) != 0 || cores % MILLI != 0)
-        return fail_text(reader, ERR_INVALID_QUANTITY, "not a number of cores", text);
+    if (!strip_range(text, number) || yaml_is_ambiguous(number) || money_parse(number, &cores) != 0
+        || cores % MILLI != 0)
+        return fail_scalar(reader, ERR_INVALID_QUANTITY, "not a number of cores", text);
     if (cores / MILLI > UINT32_MAX)
         return fail(reader, ERR_OUT_OF_RANGE, "too many cores");
     reader->spec->ask.cpu_milli = (uint32_t)(cores / MILLI);
@@ -380,6 +448,21 @@ static bool is_digits(const char *text)
     return text[0] != '\0' && text[strspn(text, "0123456789")] == '\0';
 }
 
+/* "80 gb", "80G", "80Gi": meant as a size and none, nor the name of a model. "3090 Ti" is one. */
+static bool is_sloppy_size(const char *part)
+{
+    static const char *const units[] = {"b",  "k",  "m",  "g",  "t",   "kb",  "mb",  "gb",
+                                        "tb", "ki", "mi", "gi", "kib", "mib", "gib", "tib"};
+    size_t digits = strspn(part, "0123456789.");
+    const char *unit = part + digits + strspn(part + digits, " ");
+
+    for (size_t i = 0; digits > 0 && i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcasecmp(unit, units[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The parts of "[names][:memory][:count]". */
 static int read_gpu_part(struct reader *reader, const char *part, int *stage)
 {
@@ -408,6 +491,8 @@ static int read_gpu_part(struct reader *reader, const char *part, int *stage)
     }
     if (*stage > NAMES)
         return fail_text(reader, ERR_INVALID_QUANTITY, "not a memory size or a count", part);
+    if (is_sloppy_size(part))
+        return fail_text(reader, ERR_INVALID_QUANTITY, NOT_A_SIZE, part);
     *stage = MEMORY;
     return add_models(reader, part);
 }
@@ -493,13 +578,21 @@ static int read_resources(struct reader *reader, const json_t *value)
 
 static int read_max_rtt(struct reader *reader, const json_t *value)
 {
-    return read_duration(reader, value, &reader->spec->ask.max_rtt_us);
+    int rc = read_duration(reader, value, &reader->spec->ask.max_rtt_us);
+
+    if (rc == 0 && reader->spec->ask.max_rtt_us == 0)
+        rc = fail(reader, ERR_CONTRADICTION, "no two nodes are 0 apart; leave it out for no limit");
+    return rc;
 }
 
 static int read_network(struct reader *reader, const json_t *value)
 {
     static const struct field fields[] = {{"max_rtt", read_max_rtt}};
+    const char *text = json_string_value(value);
 
+    if (text != NULL && strcmp(text, "host") == 0)
+        return fail(reader, ERR_PRIVILEGE_NOT_ALLOWED,
+                    "a task reaches the nodes of its gang, not the host's network");
     return READ_MEMBERS(reader, value, fields);
 }
 
@@ -546,14 +639,24 @@ static int read_placement(struct reader *reader, const json_t *value)
     return READ_MEMBERS(reader, value, fields);
 }
 
+/* No limit is written by leaving it out: a 0 that meant that would surprise whoever pays. */
+static int read_limit(struct reader *reader, const json_t *value, micro_t *ret_amount)
+{
+    int rc = read_money(reader, value, ret_amount);
+
+    if (rc == 0 && *ret_amount == 0)
+        rc = fail(reader, ERR_INVALID_AMOUNT, "above 0; leave it out for no limit");
+    return rc;
+}
+
 static int read_max_price(struct reader *reader, const json_t *value)
 {
-    return read_money(reader, value, &reader->spec->ask.max_price);
+    return read_limit(reader, value, &reader->spec->ask.max_price);
 }
 
 static int read_max_total(struct reader *reader, const json_t *value)
 {
-    return read_money(reader, value, &reader->spec->ask.max_total);
+    return read_limit(reader, value, &reader->spec->ask.max_total);
 }
 
 static int read_currency(struct reader *reader, const json_t *value)
@@ -821,7 +924,24 @@ static int read_stop_duration(struct reader *reader, const json_t *value)
 
 static int read_queue_timeout(struct reader *reader, const json_t *value)
 {
-    return read_duration(reader, value, &reader->spec->ask.queue_timeout_us);
+    int rc = read_duration(reader, value, &reader->spec->ask.queue_timeout_us);
+
+    if (rc == 0 && reader->spec->ask.queue_timeout_us == 0)
+        rc = fail(reader, ERR_CONTRADICTION,
+                  "no job starts in no time; leave it out to wait, or write fail_fast: true");
+    return rc;
+}
+
+static int read_fail_fast(struct reader *reader, const json_t *value)
+{
+    const char *text = json_string_value(value);
+
+    if (text != NULL)
+        return fail_scalar(reader, ERR_INVALID_TYPE, "true or false is wanted", text);
+    if (!json_is_boolean(value))
+        return fail(reader, ERR_INVALID_TYPE, "true or false is wanted");
+    reader->spec->ask.fail_fast = json_is_true(value);
+    return 0;
 }
 
 static const struct field job_fields[] = {
@@ -844,6 +964,7 @@ static const struct field job_fields[] = {
     {"max_duration", read_max_duration},
     {"stop_duration", read_stop_duration},
     {"queue_timeout", read_queue_timeout},
+    {"fail_fast", read_fail_fast},
 };
 
 static int read_job(struct reader *reader, const json_t *value)
@@ -866,6 +987,30 @@ static int read_job(struct reader *reader, const json_t *value)
     return rc;
 }
 
+/* spec_check counts variables; in a map they have names. */
+static void name_env_member(struct reader *reader, const json_t *value)
+{
+    static const char prefix[] = "/env/";
+    json_t *env = json_object_get(value, "env");
+    struct err *err = reader->err;
+    size_t left = 0;
+
+    if (err == NULL || !json_is_object(env)
+        || strncmp(err->pointer, prefix, sizeof(prefix) - 1) != 0)
+        return;
+    for (const char *at = err->pointer + sizeof(prefix) - 1; *at >= '0' && *at <= '9'; at++)
+        left = left * 10 + (size_t)(*at - '0');
+    void *member = json_object_iter(env);
+    while (member != NULL && left-- > 0)
+        member = json_object_iter_next(env, member);
+    if (member == NULL)
+        return;
+    snprintf(reader->pointer, sizeof(reader->pointer), "/env");
+    pointer_push(reader, json_object_iter_key(member));
+    struct err seen = *err;
+    (void)err_set_at(err, seen.code, reader->pointer, "%s", seen.text);
+}
+
 int spec_from_json(const json_t *value, struct job_spec *ret_spec, struct err *err)
 {
     struct job_spec spec;
@@ -874,8 +1019,11 @@ int spec_from_json(const json_t *value, struct job_spec *ret_spec, struct err *e
     spec_init(&spec);
     spec_texts_add(&spec.outputs, "/out");
     int rc = read_job(&reader, value);
-    if (rc == 0)
+    if (rc == 0) {
         rc = spec_check(&spec, err);
+        if (rc != 0)
+            name_env_member(&reader, value);
+    }
     if (rc == 0)
         *ret_spec = spec;
     else
@@ -1073,6 +1221,7 @@ json_t *spec_to_json(const struct job_spec *spec)
     put(job, "stop_duration",
         ask->stop_duration_us != 0 ? duration_json(ask->stop_duration_us) : json_integer(0));
     put(job, "queue_timeout", duration_json(ask->queue_timeout_us));
+    put(job, "fail_fast", json_boolean(ask->fail_fast));
     return job;
 }
 
@@ -1117,5 +1266,6 @@ const char *spec_reference(void)
            "outputs                  list, [/out]      folders under /out that are brought back\n"
            "max_duration             duration, 1h      30d at most\n"
            "stop_duration            duration, 30s     from SIGTERM to SIGKILL\n"
-           "queue_timeout            duration          default: waits for ever\n";
+           "queue_timeout            duration          default: waits for ever\n"
+           "fail_fast                false             true: refuse it when it cannot run now\n";
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <yaml.h>
 
 #include "common/pure/buf.h"
@@ -28,6 +29,7 @@ struct yaml_marks {
 
 struct reader {
     yaml_parser_t parser;
+    const char *text; /* the whole of it, without its byte order mark */
     struct yaml_marks *marks;
     struct err *err;
 };
@@ -56,6 +58,21 @@ static uint32_t add_mark(struct reader *reader, uint32_t parent, const char *key
     return marks->count++;
 }
 
+/* Errors of libyaml's decoder have a byte offset and no line. */
+static yaml_mark_t mark_of_byte(const char *text, size_t offset)
+{
+    yaml_mark_t mark = {.index = offset};
+
+    for (size_t i = 0; i < offset; i++) {
+        mark.column++;
+        if (text[i] == '\n') {
+            mark.line++;
+            mark.column = 0;
+        }
+    }
+    return mark;
+}
+
 static int syntax_error(struct reader *reader)
 {
     const yaml_parser_t *parser = &reader->parser;
@@ -63,9 +80,9 @@ static int syntax_error(struct reader *reader)
 
     if (parser->error == YAML_MEMORY_ERROR)
         return err_set(reader->err, ERR_NO_MEMORY, "out of memory");
-    /* A reader error has a byte offset and no line; the line reached is near enough. */
     if (parser->error == YAML_READER_ERROR)
-        return fail_at(reader, ERR_INVALID_ENCODING, parser->mark, problem);
+        return fail_at(reader, ERR_INVALID_ENCODING,
+                       mark_of_byte(reader->text, parser->problem_offset), problem);
     return fail_at(reader, ERR_YAML_SYNTAX, parser->problem_mark, problem);
 }
 
@@ -181,6 +198,8 @@ static int read_key(struct reader *reader, const yaml_event_t *event, const json
     const char *text = (const char *)event->data.scalar.value;
     if (memchr(text, '\0', event->data.scalar.length) != NULL)
         return fail_at(reader, ERR_INVALID_ENCODING, event->start_mark, "NUL in a key");
+    if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && strcmp(text, "<<") == 0)
+        return fail_at(reader, ERR_YAML_FEATURE, event->start_mark, "merge keys are refused");
     if (json_object_get(object, text) != NULL)
         return fail_at(reader, ERR_DUPLICATE_KEY, event->start_mark, "this key stands twice");
     *ret_key = mem_strdup(text);
@@ -237,7 +256,7 @@ static int read_node(struct reader *reader, const yaml_event_t *event, uint32_t 
     if (event->type == YAML_SCALAR_EVENT)
         return scalar_value(reader, event, ret_value);
     if (depth >= YAML_MAX_DEPTH)
-        return fail_at(reader, ERR_NESTING_TOO_DEEP, event->start_mark, "nested too deep");
+        return fail_at(reader, ERR_NESTING_TOO_DEEP, event->start_mark, "more than 16 levels");
     if (event->type == YAML_SEQUENCE_START_EVENT) {
         value = json_array();
         rc = read_list(reader, mark, depth + 1, value);
@@ -293,6 +312,14 @@ static int read_document(struct reader *reader, json_t **ret_value)
     return rc;
 }
 
+/* By its byte order mark, or by the NUL that it has in every ASCII character. */
+static bool is_utf16(const char *text, size_t length)
+{
+    return length >= 2
+           && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0
+               || (text[0] == '\0') != (text[1] == '\0'));
+}
+
 int yaml_read(const char *text, size_t length, json_t **ret_value, struct yaml_marks **ret_marks,
               struct err *err)
 {
@@ -300,7 +327,9 @@ int yaml_read(const char *text, size_t length, json_t **ret_value, struct yaml_m
     struct yaml_marks *marks;
 
     if (length > YAML_MAX_BYTES)
-        return err_set(err, ERR_BODY_TOO_LARGE, "more than %d bytes of YAML", YAML_MAX_BYTES);
+        return err_set(err, ERR_BODY_TOO_LARGE, "1:1: more than %d bytes of YAML", YAML_MAX_BYTES);
+    if (is_utf16(text, length))
+        return err_set(err, ERR_INVALID_ENCODING, "1:1: this is UTF-16; save it as UTF-8");
     if (!yaml_parser_initialize(&reader.parser))
         return err_set(err, ERR_NO_MEMORY, "out of memory");
     marks = mem_new(1, sizeof(*marks));
@@ -311,6 +340,7 @@ int yaml_read(const char *text, size_t length, json_t **ret_value, struct yaml_m
         text += 3;
         length -= 3;
     }
+    reader.text = text;
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     int rc = read_document(&reader, ret_value);
     yaml_parser_delete(&reader.parser);
@@ -391,19 +421,63 @@ static void emit(yaml_emitter_t *emitter, yaml_event_t *event, int made)
     BUG_ON(!made || !yaml_emitter_emit(emitter, event));
 }
 
-/* Other readers (YAML 1.1) must see a text too: no, 0.60, 1:30, 2026-01-01. */
-static bool is_plain_text(const char *text)
+/* Words that some reader takes for a truth, nothing, or a number. */
+static bool is_typed_word(const char *text)
 {
     static const char *const words[] = {"null", "true", "false", "yes", "no", "on",
                                         "off",  "y",    "n",     "nan", "inf"};
 
-    if (text[0] == '\0' || strchr("0123456789+-.~<=", text[0]) != NULL)
-        return false;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcasecmp(text, words[i]) == 0)
-            return false;
+            return true;
     }
-    return true;
+    return false;
+}
+
+/* -?(0|[1-9][0-9]*)([.][0-9]+)? */
+static bool is_decimal(const char *text)
+{
+    static const char digits[] = "0123456789";
+    const char *at = text + (text[0] == '-');
+    size_t whole = strspn(at, digits);
+
+    if (whole == 0 || (at[0] == '0' && whole > 1))
+        return false;
+    at += whole;
+    if (at[0] == '\0')
+        return true;
+    return at[0] == '.' && at[1] != '\0' && at[1 + strspn(at + 1, digits)] == '\0';
+}
+
+/* 0x1f, 0o17, 0b11 */
+static bool is_radix_number(const char *text)
+{
+    return text[0] == '0' && text[1] != '\0' && strchr("xXoObB", text[1]) != NULL && text[2] != '\0'
+           && text[2 + strspn(text + 2, "0123456789abcdefABCDEF_")] == '\0';
+}
+
+bool yaml_is_ambiguous(const char *text)
+{
+    static const char digits[] = "0123456789";
+    const char *at = text + (text[0] == '+' || text[0] == '-');
+    size_t length = strspn(at, "0123456789_:.");
+
+    if (is_typed_word(at + (at[0] == '.')) || is_radix_number(at))
+        return true;
+    if (strcspn(at, digits) >= length)
+        return false;
+    at += length;
+    if (*at == 'e' || *at == 'E') {
+        at += 1 + (at[1] == '+' || at[1] == '-');
+        at += strspn(at, digits);
+    }
+    return *at == '\0' && !is_decimal(text);
+}
+
+/* Other readers (YAML 1.1) must see a text too: no, 0.60, 1:30, 2026-01-01. */
+static bool is_plain_text(const char *text)
+{
+    return text[0] != '\0' && strchr("0123456789+-.~<=", text[0]) == NULL && !is_typed_word(text);
 }
 
 static void emit_scalar(yaml_emitter_t *emitter, const char *text, yaml_scalar_style_t style)

@@ -4,11 +4,12 @@
 /*
  * YAML text to a JSON value, remembering where each value stood, so that one validator serves both
  * and errors still name line and column. libyaml's events under limits: 64 KiB, depth 16, one
- * document, no anchors, aliases or tags, no duplicate keys.
+ * document, no anchors, aliases, merge keys or tags, no duplicate keys.
  *
  * Plain scalars become: true/false, integers of the JSON grammar, null (~ or empty), else text.
  * `yes`, `no`, `012`, `1:30`, `0.60` stay text; the validator decides.
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/io/json.h"
@@ -27,6 +28,11 @@ int yaml_read(const char *text, size_t length, json_t **ret_value, struct yaml_m
 void yaml_locate(const struct yaml_marks *marks, const char *pointer, unsigned *ret_line,
                  unsigned *ret_column);
 void yaml_marks_free(struct yaml_marks *marks);
+/*
+ * True for what readers of YAML 1.1, YAML 1.2 and people take for different values: yes, no, on,
+ * 012, 1:30, 0x1f, 1_000, 1e3, +5, .5. A plain decimal (12, -3, 0.60) and any other text are not.
+ */
+bool yaml_is_ambiguous(const char *text);
 /* Block-style YAML of a JSON value, for `-o yaml`. Caller frees. */
 char *yaml_write(const json_t *value);
 

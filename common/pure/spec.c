@@ -145,9 +145,15 @@ struct bound {
     const char *wanted;
 };
 
-static int check_bounds(const struct job_ask *ask, struct err *err)
+#define BOUND_COUNT 18
+
+struct bounds {
+    struct bound row[BOUND_COUNT];
+};
+
+static struct bounds bounds_of(const struct job_ask *ask)
 {
-    const struct bound bounds[] = {
+    return (struct bounds){{
         {"/nodes", ask->nodes, 1, SPEC_MAX_NODES, "1 to 256 nodes"},
         {"/resources/gpu", ask->gpus_per_node, 1, SPEC_MAX_GPUS_PER_NODE, "1 to 16 per node"},
         {"/resources/gpu/memory", ask->gpu_memory, 0, MAX_MEMORY_BYTES, "1 PiB at most"},
@@ -166,11 +172,32 @@ static int check_bounds(const struct job_ask *ask, struct err *err)
         {"/stop_duration", ask->stop_duration_us, 0, MAX_STOP_US, "1h at most"},
         {"/queue_timeout", ask->queue_timeout_us, 0, MAX_QUEUE_US, "365d at most"},
         {"/retry/max_attempts", ask->max_attempts, 1, MAX_ATTEMPTS, "1 to 20"},
-    };
+    }};
+}
 
-    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) {
-        if (bounds[i].value < bounds[i].low || bounds[i].value > bounds[i].high)
-            return err_set_at(err, ERR_OUT_OF_RANGE, bounds[i].pointer, "%s", bounds[i].wanted);
+const char *spec_bound_text(const char *pointer)
+{
+    static const struct job_ask any;
+    struct bounds bounds = bounds_of(&any);
+
+    /* The count of the long form is the gpu of the short one. */
+    if (strcmp(pointer, "/resources/gpu/count") == 0)
+        pointer = "/resources/gpu";
+    for (size_t i = 0; i < BOUND_COUNT; i++) {
+        if (strcmp(bounds.row[i].pointer, pointer) == 0)
+            return bounds.row[i].wanted;
+    }
+    return NULL;
+}
+
+static int check_bounds(const struct job_ask *ask, struct err *err)
+{
+    struct bounds bounds = bounds_of(ask);
+
+    for (size_t i = 0; i < BOUND_COUNT; i++) {
+        const struct bound *bound = &bounds.row[i];
+        if (bound->value < bound->low || bound->value > bound->high)
+            return err_set_at(err, ERR_OUT_OF_RANGE, bound->pointer, "%s", bound->wanted);
     }
     if (ask->retry_on >> FAIL_CLASS_COUNT != 0 || (ask->retry_on & 1u << FAIL_NONE) != 0)
         return err_set_at(err, ERR_OUT_OF_RANGE, "/retry/on_events", "unknown failure class");
@@ -219,17 +246,19 @@ static int check_ask(const struct job_ask *ask, struct err *err)
 static bool env_is_forbidden(const char *name, size_t length)
 {
     static const char *const names[] = {
-        "LD_PRELOAD",
-        "LD_LIBRARY_PATH",
         "NVIDIA_VISIBLE_DEVICES",
         "CUDA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "NNODES",
+        "NODE_RANK",
         "RANK",
         "WORLD_SIZE",
         "LOCAL_RANK",
         "MASTER_ADDR",
         "MASTER_PORT",
     };
-    static const char *const prefixes[] = {"SHEAF_", "POCL_"};
+    static const char *const prefixes[] = {"LD_", "SHEAF_", "POCL_"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strlen(names[i]) == length && memcmp(names[i], name, length) == 0)
@@ -263,6 +292,21 @@ static bool text_is_sane(const char *text)
     return length <= MAX_TEXT_BYTES && utf8_is_valid(text, length);
 }
 
+/* The first line of a key in PEM (RFC 7468) or OpenPGP (RFC 9580), or an age identity. */
+static bool holds_private_key(const char *text)
+{
+    static const char begin[] = "-----BEGIN ";
+
+    for (const char *at = text; (at = strstr(at, begin)) != NULL;) {
+        at += sizeof(begin) - 1;
+        const char *end = strstr(at, "-----");
+        const char *private = strstr(at, "PRIVATE KEY");
+        if (end != NULL && private != NULL && private < end)
+            return true;
+    }
+    return strstr(text, "AGE-SECRET-KEY-1") != NULL;
+}
+
 static int check_env(const struct spec_texts *env, struct err *err)
 {
     char pointer[64];
@@ -284,6 +328,9 @@ static int check_env(const struct spec_texts *env, struct err *err)
         if (!text_is_sane(text))
             return err_set_at(err, ERR_OUT_OF_RANGE, pointer, "%d bytes of UTF-8 at most",
                               MAX_TEXT_BYTES);
+        if (holds_private_key(text))
+            return err_set_at(err, ERR_INLINE_SECRET, pointer, "the value of %.*s is one",
+                              (int)(length < 64 ? length : 64), text);
         for (uint32_t k = 0; k < i; k++) {
             if (strncmp(env->items[k], text, length + 1) == 0)
                 return err_set_at(err, ERR_CONTRADICTION, pointer, "%.*s is given twice",
@@ -383,6 +430,8 @@ static int check_commands(const struct spec_texts *commands, struct err *err)
         if (!text_is_sane(text))
             return err_set_at(err, ERR_INVALID_COMMAND, pointer, "%d bytes of UTF-8 at most",
                               MAX_TEXT_BYTES);
+        if (holds_private_key(text))
+            return err_set_at(err, ERR_INLINE_SECRET, pointer, "this command holds one");
         total += strlen(text);
     }
     if (total > SPEC_MAX_TEXT_BYTES)

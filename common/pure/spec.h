@@ -70,6 +70,7 @@ struct job_ask {
     uint64_t queue_timeout_us; /* 0 = none */
     uint32_t max_attempts;     /* 1..20 */
     uint32_t retry_on;         /* bits 1 << enum fail_class */
+    bool fail_fast;            /* refuse the submission when it cannot run now */
 };
 
 enum launch {
@@ -121,6 +122,8 @@ void spec_init(struct job_spec *spec);
  * too. err->pointer names the field. ERR_OUT_OF_RANGE, ERR_CONTRADICTION, ERR_INVALID_NAME, …
  */
 int spec_check(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
+/* "1 to 256 nodes": the bounds of the field with this pointer; NULL when it has none. */
+const char *spec_bound_text(const char *pointer);
 /* Every file has the hash and size of its archive: what a server asks. ERR_FIELD_MISSING. */
 int spec_check_packed(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
 /* 1-63 of a-z 0-9 -, starts with a letter, does not end with -. */

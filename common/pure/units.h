@@ -12,9 +12,13 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-/* B kB MB GB TB KiB MiB GiB TiB → bytes. ERR_INVALID_QUANTITY. */
+/* What is accepted, for messages. */
+#define UNITS_OF_BYTES    "B kB MB GB TB KiB MiB GiB TiB"
+#define UNITS_OF_DURATION "us ms s m h d"
+
+/* → bytes. ERR_INVALID_QUANTITY. */
 int units_parse_bytes(const char *text, uint64_t *ret_bytes) SHEAF_MUST_USE;
-/* us ms s m h d → microseconds. ERR_INVALID_QUANTITY. */
+/* → microseconds. ERR_INVALID_QUANTITY. */
 int units_parse_duration(const char *text, uint64_t *ret_us) SHEAF_MUST_USE;
 
 #define UNITS_TEXT 32

@@ -57,8 +57,9 @@ const char *event_kind_name(enum event_kind kind);
 struct ev_submit {
     struct uuid uid;
     const char *name;
-    const char *project; /* empty = the token's */
-    const char *spec;    /* canonical JSON */
+    const char *project;  /* empty = the token's */
+    const char *currency; /* NULL = the pool's */
+    const char *spec;     /* canonical JSON */
     uint8_t spec_sha256[32];
     const struct job_ask *ask;
     const uint8_t (*contents)[32]; /* SHA-256 of each file; all must be the project's */
@@ -72,6 +73,7 @@ struct ev_cancel {
 struct ev_plan {
     const char *project;
     const struct job_ask *ask;
+    const char *currency; /* NULL = the pool's */
 };
 
 struct ev_named {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/pure/buf.h"
+#include "common/pure/nearest.h"
 #include "common/pure/units.h"
 #include "orchestrator/core/place_private.h"
 
@@ -444,6 +445,40 @@ static void fill_relaxations(const struct place_fleet *fleet, const struct job_a
     memcpy(why->relax, relaxer.found, why->relax_count * sizeof(why->relax[0]));
 }
 
+/* -- models ------------------------------------------------------------------------------------ */
+
+/* Distinct words of all models of a pool; more are not compared. */
+#define MAX_MODEL_WORDS 64u
+
+static bool model_is_known(const struct place_fleet *fleet, const char *model)
+{
+    for (uint32_t n = 0; n < fleet->node_count; n++) {
+        const struct place_node *node = &fleet->nodes[n];
+        for (uint32_t d = 0; d < node->device_count; d++) {
+            if (node->devices[d].class == DEVICE_GPU
+                && strstr(node->devices[d].model, model) != NULL)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Adds "nvidia", "h100", "80gb" of "nvidia h100 80gb" as far as they are new. */
+static uint32_t add_words(const char *model, char words[][SPEC_MODEL_TEXT], uint32_t count)
+{
+    while (*model != '\0' && count < MAX_MODEL_WORDS) {
+        size_t length = strcspn(model, " ");
+        uint32_t i = 0;
+        memset(words[count], 0, SPEC_MODEL_TEXT);
+        memcpy(words[count], model, length);
+        while (strcmp(words[i], words[count]) != 0)
+            i++;
+        count += i == count && length > 0;
+        model += length + (model[length] == ' ');
+    }
+    return count;
+}
+
 /* -- the binding reason ------------------------------------------------------------------------ */
 
 static enum err_code funnel_code(const struct why *why)
@@ -457,6 +492,73 @@ static enum err_code funnel_code(const struct why *why)
     if (why->funnel[FUNNEL_FREE] < why->asked)
         return ERR_NOT_NOW;
     return ERR_NONE;
+}
+
+/* Letters that are read as digits: H1OO is H100. */
+static void fold(const char *word, char out[SPEC_MODEL_TEXT])
+{
+    size_t i = 0;
+
+    for (; word[i] != '\0'; i++) {
+        out[i] = word[i];
+        if (word[i] == 'o')
+            out[i] = '0';
+        if (word[i] == 'l' || word[i] == 'i')
+            out[i] = '1';
+    }
+    out[i] = '\0';
+}
+
+/* The word of a known GPU's model that is nearest to one asked for; NULL when none is near. */
+static const char *nearest_model(const struct place_fleet *fleet, const char *asked,
+                                 char words[][SPEC_MODEL_TEXT])
+{
+    char folded[MAX_MODEL_WORDS][SPEC_MODEL_TEXT];
+    char wanted[SPEC_MODEL_TEXT];
+    const char *known[MAX_MODEL_WORDS];
+    uint32_t count = 0;
+
+    for (uint32_t n = 0; n < fleet->node_count; n++) {
+        const struct place_node *node = &fleet->nodes[n];
+        for (uint32_t d = 0; d < node->device_count; d++) {
+            if (node->devices[d].class == DEVICE_GPU)
+                count = add_words(node->devices[d].model, words, count);
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        fold(words[i], folded[i]);
+        known[i] = folded[i];
+    }
+    fold(asked, wanted);
+    const char *near = nearest_word(wanted, known, count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (near == known[i])
+            return words[i];
+    }
+    return NULL;
+}
+
+/* A model that no GPU of the pool has may be a slip of the pen. */
+static void explain_model(const struct place_fleet *fleet, const struct job_ask *ask,
+                          struct why *why)
+{
+    char words[MAX_MODEL_WORDS][SPEC_MODEL_TEXT];
+    struct buf text;
+
+    if (ask->cpu_device || ask->model_count == 0 || why->funnel[FUNNEL_MODEL] > 0)
+        return;
+    buf_init(&text, sizeof(why->detail));
+    buf_puts(&text, why->detail);
+    for (uint32_t i = 0; i < ask->model_count; i++) {
+        if (model_is_known(fleet, ask->models[i]))
+            continue;
+        const char *near = nearest_model(fleet, ask->models[i], words);
+        buf_printf(&text, "; no GPU here is called %s", ask->models[i]);
+        if (near != NULL)
+            buf_printf(&text, ", but %s", near);
+    }
+    snprintf(why->detail, sizeof(why->detail), "%s", text.data);
+    buf_fini(&text);
 }
 
 static bool would_fit(const struct place_fleet *fleet, const struct job_ask *ask,
@@ -524,4 +626,5 @@ void place_explain(const struct place_fleet *fleet, const struct job_ask *ask,
     place_why_rejects(fleet, ask, pool, best, why);
     fill_relaxations(fleet, ask, why);
     place_why_detail(why);
+    explain_model(fleet, ask, why);
 }

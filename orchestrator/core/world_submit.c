@@ -48,6 +48,36 @@ static int hold_amount(const struct step *step, const struct job_ask *ask, micro
     return 0;
 }
 
+/* One pool, one money: a figure in another one would be held as if it were this one. */
+static int check_currency(const struct step *step, const char *currency, struct err *err)
+{
+    if (currency == NULL || strcmp(currency, step->policy->asset) == 0)
+        return 0;
+    return err_set_at(err, ERR_INVALID_AMOUNT, "/budget/currency", "this pool's money is %s",
+                      step->policy->asset);
+}
+
+/* Where the job would run now; "no" is an answer too, and stands in why. */
+static int solve_now(const struct step *step, const struct job_ask *ask, struct why *why)
+{
+    struct fleet_view view;
+
+    fleet_view_init(&view, step->world, step->now, step->policy);
+    int rc = place_solve(&view.fleet, ask, NULL, why, NULL, NULL);
+    fleet_view_fini(&view);
+    BUG_ON((rc == 0) != why->placed);
+    return rc;
+}
+
+static int check_fail_fast(const struct step *step, const struct job_ask *ask, struct err *err)
+{
+    struct why why;
+
+    if (!ask->fail_fast || solve_now(step, ask, &why) == 0)
+        return 0;
+    return err_set_at(err, why.code, "/fail_fast", "%s", why.detail);
+}
+
 static int check_ask(const struct job_ask *ask, struct err *err)
 {
     if (ask == NULL || ask->nodes == 0 || ask->nodes > SPEC_MAX_NODES || ask->gpus_per_node == 0
@@ -154,7 +184,13 @@ int command_submit(struct step *step, const struct token_row *token, struct repl
     if (project->live_jobs >= WORLD_MAX_JOBS_PER_PROJECT)
         return err_set(&reply->err, ERR_TOO_MANY, "%u jobs wait or run",
                        WORLD_MAX_JOBS_PER_PROJECT);
+    rc = check_currency(step, submit->currency, &reply->err);
+    if (rc < 0)
+        return rc;
     rc = check_contents(project, submit, &reply->err);
+    if (rc < 0)
+        return rc;
+    rc = check_fail_fast(step, submit->ask, &reply->err);
     if (rc < 0)
         return rc;
     rc = hold_amount(step, submit->ask, &hold, &reply->err);
@@ -173,7 +209,6 @@ int command_submit(struct step *step, const struct token_row *token, struct repl
 int command_plan(struct step *step, const struct token_row *token, struct reply *reply)
 {
     const struct ev_plan *plan = &step->event->plan;
-    struct fleet_view view;
     struct project *project = NULL;
     struct err ignored;
 
@@ -185,12 +220,11 @@ int command_plan(struct step *step, const struct token_row *token, struct reply 
     int rc = check_ask(plan->ask, &reply->err);
     if (rc < 0)
         return rc;
+    rc = check_currency(step, plan->currency, &reply->err);
+    if (rc < 0)
+        return rc;
     struct why *why = out_alloc(step->out, sizeof(*why));
-    fleet_view_init(&view, step->world, step->now, step->policy);
-    /* "No" is an answer here: it stands in why. */
-    int placed = place_solve(&view.fleet, plan->ask, NULL, why, NULL, NULL);
-    fleet_view_fini(&view);
-    BUG_ON((placed == 0) != why->placed);
+    (void)solve_now(step, plan->ask, why); /* stands in why */
     if (hold_amount(step, plan->ask, &reply->amount, &ignored) < 0)
         reply->amount = 0;
     reply->why = why;

@@ -124,6 +124,7 @@ static int convert_submit(struct conversion *at)
     out->uid = uuid_new();
     out->name = memory->spec.name;
     out->project = memory->spec.project;
+    out->currency = memory->spec.currency;
     out->spec = memory->json;
     sha256(memory->json, strlen(memory->json), out->spec_sha256);
     out->ask = &memory->spec.ask;
@@ -138,6 +139,7 @@ static int convert_plan(struct conversion *at)
 
     at->event->plan.project = at->memory->spec.project;
     at->event->plan.ask = &at->memory->spec.ask;
+    at->event->plan.currency = at->memory->spec.currency;
     return rc;
 }
 

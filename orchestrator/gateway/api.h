@@ -87,6 +87,7 @@ void api_readyz(struct gateway *gateway, struct http_call *call);
 void api_metrics(struct gateway *gateway, struct http_call *call);
 void api_version(struct gateway *gateway, struct http_call *call);
 void api_openapi(struct gateway *gateway, struct http_call *call);
+void api_error(struct gateway *gateway, struct http_call *call);
 void api_ca(struct gateway *gateway, struct http_call *call);
 void api_page(struct gateway *gateway, struct http_call *call);
 

@@ -1,7 +1,10 @@
 #ifndef SHEAF_ORCHESTRATOR_GATEWAY_DESCRIBE_H
 #define SHEAF_ORCHESTRATOR_GATEWAY_DESCRIBE_H
 
-/* The API's description (OpenAPI 3.1): proto/gateway.yaml, linked in, served as JSON. */
+/*
+ * The API's description (OpenAPI 3.1), served as JSON: proto/gateway.yaml, linked in, with the
+ * codes of err_table.h and the refusals that each route may answer put in.
+ */
 #include "common/pure/err.h"
 
 /* Compact JSON; the caller frees. */

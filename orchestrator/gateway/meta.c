@@ -10,6 +10,7 @@
 #include "orchestrator/gateway/content.h"
 #include "orchestrator/gateway/follow.h"
 #include "orchestrator/gateway/metric.h"
+#include "orchestrator/gateway/problem.h"
 #include "orchestrator/gateway/work.h"
 
 void api_healthz(struct gateway *gateway, struct http_call *call)
@@ -45,6 +46,21 @@ void api_version(struct gateway *gateway, struct http_call *call)
 void api_openapi(struct gateway *gateway, struct http_call *call)
 {
     http_reply(call, 200, "application/json", gateway->openapi, strlen(gateway->openapi));
+}
+
+/* Where the type of a problem document leads. */
+void api_error(struct gateway *gateway, struct http_call *call)
+{
+    enum err_code code = err_from_slug(call->param[0]);
+
+    (void)gateway;
+    if (code == ERR_NONE) {
+        http_problemf(call, ERR_NOT_FOUND, "there is no such code");
+        return;
+    }
+    char *text = problem_explain(code);
+    http_reply(call, 200, "text/plain; charset=utf-8", text, strlen(text));
+    free(text);
 }
 
 void api_ca(struct gateway *gateway, struct http_call *call)

@@ -1,6 +1,7 @@
 #include "orchestrator/gateway/problem.h"
 
 #include "common/io/json.h"
+#include "common/pure/buf.h"
 
 int problem_status(enum err_code code)
 {
@@ -17,14 +18,29 @@ static json_t *text_or_note(const char *text)
     return value != NULL ? value : json_string("(not UTF-8)");
 }
 
+char *problem_explain(enum err_code code)
+{
+    const struct err_info *info = err_info(code);
+    struct buf text;
+
+    buf_init(&text, 0);
+    buf_printf(&text, "%s\n\n%s.\nNext step: %s.\n", info->slug, info->title, info->hint);
+    if (info->http_status != 0)
+        buf_printf(&text, "HTTP status: %d.\n", info->http_status);
+    buf_printf(&text, "Who can change it: %s.\n%s\n",
+               info->actor == ERR_ACTOR_NONE ? "nobody" : err_actor_name(info->actor),
+               info->retryable ? "The same request may succeed later."
+                               : "The same request will fail again.");
+    return buf_take(&text);
+}
+
 char *problem_format(const struct err *err, const struct uuid *request)
 {
     const struct err_info *info = err_info(err->code);
     char id[UUID_TEXT];
     json_t *problem = json_object();
 
-    json_object_set_new(problem, "type",
-                        json_sprintf("https://sheaf.invalid/errors/%s", info->slug));
+    json_object_set_new(problem, "type", json_sprintf(PROBLEM_BASE "%s", info->slug));
     json_object_set_new(problem, "title", json_string(info->title));
     json_object_set_new(problem, "status", json_integer(problem_status(err->code)));
     json_object_set_new(problem, "detail", text_or_note(err->text));

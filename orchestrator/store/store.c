@@ -34,6 +34,7 @@ static const char OPTIONS[] =
     "-c statement_timeout=60000 -c lock_timeout=30000"
     " -c idle_in_transaction_session_timeout=60000 -c tcp_user_timeout=15000"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
+    " -c plan_cache_mode=force_generic_plan"
     " -c search_path=public -c timezone=UTC -c default_transaction_isolation=read\\ committed";
 
 static void connection_values(const char *conninfo, const char *values[])

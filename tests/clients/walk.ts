@@ -64,6 +64,8 @@ async function processItself(): Promise<void> {
   good(await anybody.GET("/readyz"));
   good(await anybody.GET("/version"));
   good(await anybody.GET("/openapi.json"));
+  const code = { params: { path: { code: "not-found" } } };
+  assert.match(good(await anybody.GET("/errors/{code}", { ...code, parseAs: "text" })), /not-found/);
   assert.match(good(await anybody.GET("/metrics", { parseAs: "text" })), /^# HELP /);
   assert.match(good(await anybody.GET("/ca.pem", { parseAs: "text" })), /BEGIN CERTIFICATE/);
   assert.match(good(await anybody.GET("/", { parseAs: "text" })), /<!DOCTYPE html>/);

@@ -302,7 +302,7 @@ static uint64_t start_ticks(int pid)
     return ticks;
 }
 
-static void boot_id(char out[64])
+void plan_boot_id(char out[64])
 {
     struct buf text;
 
@@ -317,7 +317,7 @@ int plan_run_write(const char *dir, struct err *err)
 {
     char boot[64];
 
-    boot_id(boot);
+    plan_boot_id(boot);
     return file_put(dir, PLAN_RUN,
                     json_pack("{s:i, s:s, s:I}", "pid", (int)getpid(), "boot_id", boot,
                               "start_ticks", (json_int_t)start_ticks((int)getpid())),
@@ -349,7 +349,7 @@ bool plan_run_lives(const struct plan_run *run)
 {
     char boot[64];
 
-    boot_id(boot);
+    plan_boot_id(boot);
     return strcmp(boot, run->boot_id) == 0 && run->start_ticks != 0
            && start_ticks(run->pid) == run->start_ticks;
 }

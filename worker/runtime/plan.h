@@ -23,6 +23,8 @@
 /* task.json: the plan with what the runtime decided, owned. */
 struct plan_task {
     char dir[FS_PATH];
+    char
+        roots[FS_PATH]; /* where sandbox roots are kept; from the command line, not from the file */
     char name[96];
     char driver[16];
     char libexec[FS_PATH];
@@ -60,6 +62,7 @@ int plan_release_read(const char *dir, struct spec_texts *ret_env, struct err *e
 
 int plan_run_write(const char *dir, struct err *err) SHEAF_MUST_USE; /* of this process */
 int plan_run_read(const char *dir, struct plan_run *ret_run, struct err *err) SHEAF_MUST_USE;
+void plan_boot_id(char out[64]);
 /* The very process that wrote it still exists. */
 bool plan_run_lives(const struct plan_run *run);
 

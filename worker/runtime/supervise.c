@@ -590,18 +590,20 @@ static void begin(struct supervisor *super)
         begin_failed(super, &err);
 }
 
-int supervise(const char *dir)
+int supervise(const char *dir, const char *roots)
 {
     struct supervisor *super = mem_new(1, sizeof(*super));
     struct err err = {0};
 
     buf_init(&super->info, INFO_LIMIT);
-    super->control = super->info_fd = super->noise = super->uid_lock = -1;
+    super->control = super->info_fd = super->noise = super->uid_lock = super->root_fd = -1;
     int rc = plan_task_read(dir, &super->task, &err);
     if (rc == 0) {
         super->driver = driver_get(super->task.driver);
         if (super->driver == NULL)
             rc = err_set(&err, ERR_STATE_CORRUPT, "unknown driver %s", super->task.driver);
+        else
+            rc = fs_path(super->task.roots, "%s", roots);
     }
     if (rc != 0) {
         fprintf(stderr, "%s\n", err.text);
@@ -617,6 +619,8 @@ int supervise(const char *dir)
         close(super->noise);
     if (super->uid_lock >= 0)
         close(super->uid_lock);
+    if (super->root_fd >= 0)
+        close(super->root_fd);
     buf_fini(&super->info);
     plan_task_fini(&super->task);
     free(super);

@@ -39,6 +39,7 @@ struct supervisor {
     const struct driver *driver;
     struct driver_user user;
     int uid_lock;
+    int root_fd;   /* holds the sandbox's root */
     bool limited;  /* control groups exist */
     bool filtered; /* a table exists */
 

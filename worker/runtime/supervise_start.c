@@ -185,7 +185,7 @@ static int fork_sandbox(struct supervisor *super, const struct driver_command *c
 
 static int start_sandbox(struct supervisor *super, struct err *err)
 {
-    struct driver_command command = {.info_fd = -1};
+    struct driver_command command = {.info_fd = -1, .root_fd = -1};
     int low[1 + 2 * RUNTIME_MAX_PROCS];
     uint32_t low_count = 1 + 2 * super->task.proc_count;
     int pair[2];
@@ -199,6 +199,7 @@ static int start_sandbox(struct supervisor *super, struct err *err)
         rc = super->driver->command(&super->task, &super->user, &command, err);
     if (rc == 0) {
         super->info_fd = command.info_fd;
+        super->root_fd = command.root_fd;
         rc = fork_sandbox(super, &command, low, low_count, err);
         driver_command_fini(&command);
     }

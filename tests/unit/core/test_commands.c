@@ -102,7 +102,7 @@ static void test_foreign_objects_do_not_exist(void **state)
     assert_int_equal(cancel_with(other, job), ERR_NOT_FOUND);
     assert_int_equal(cancel_with(bench.tenant, job), ERR_NONE);
     assert_int_equal(cancel_with(other, job), ERR_NOT_FOUND); /* ended: no difference */
-    struct event event = {.kind = EV_PLAN, .plan = {"lab", &bench.ask}};
+    struct event event = {.kind = EV_PLAN, .plan = {"lab", &bench.ask, NULL}};
     assert_int_equal(bench_command(&bench, &event, other).err.code, ERR_NOT_FOUND);
     event = (struct event){.kind = EV_CONTENT_ADD, .content = {.project = "lab"}};
     assert_int_equal(bench_command(&bench, &event, other).err.code, ERR_NOT_FOUND);
@@ -241,7 +241,7 @@ static void test_plan_changes_nothing(void **state)
 {
     (void)state;
     bench_node(&bench, 1, 8192);
-    struct event event = {.kind = EV_PLAN, .plan = {NULL, &bench.ask}};
+    struct event event = {.kind = EV_PLAN, .plan = {NULL, &bench.ask, NULL}};
     struct reply reply = bench_command(&bench, &event, bench.tenant);
     assert_int_equal(reply.err.code, ERR_NONE);
     assert_int_equal(bench.out.row_count, 0);
@@ -252,6 +252,44 @@ static void test_plan_changes_nothing(void **state)
     assert_int_equal(reply.err.code, ERR_NONE);
     assert_false(reply.why->placed);
     assert_int_equal(reply.why->code, ERR_NO_SUCH_CAPACITY);
+}
+
+static void test_fail_fast_is_refused_with_the_reason_it_would_wait_for(void **state)
+{
+    (void)state;
+    micro_t before = bench_balance(&bench, PURPOSE_AVAILABLE);
+    struct event event = {.kind = EV_JOB_SUBMIT};
+    event.submit = (struct ev_submit){.name = "x", .spec = "{}", .ask = &bench.ask};
+    event.submit.uid = bench_uuid(&bench);
+    bench.ask.fail_fast = true;
+    struct event copy = event;
+    struct reply reply = bench_command(&bench, &event, bench.tenant);
+    assert_int_equal(reply.err.code, ERR_NO_NODES);
+    assert_string_equal(reply.err.pointer, "/fail_fast");
+    assert_int_equal(bench.out.row_count, 0);
+    assert_int_equal(bench_balance(&bench, PURPOSE_AVAILABLE), before);
+    bench_node(&bench, 1, 8192);
+    event = copy;
+    assert_int_equal(bench_command(&bench, &event, bench.tenant).err.code, ERR_NONE);
+}
+
+static void test_another_money_is_refused(void **state)
+{
+    static const struct {
+        const char *currency;
+        enum err_code code;
+    } rows[] = {{"EUR", ERR_INVALID_AMOUNT}, {"USD", ERR_NONE}, {NULL, ERR_NONE}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct event event = {.kind = EV_PLAN, .plan = {NULL, &bench.ask, rows[i].currency}};
+        assert_int_equal(bench_command(&bench, &event, bench.tenant).err.code, rows[i].code);
+        event = (struct event){.kind = EV_JOB_SUBMIT};
+        event.submit = (struct ev_submit){
+            .name = "x", .spec = "{}", .ask = &bench.ask, .currency = rows[i].currency};
+        event.submit.uid = bench_uuid(&bench);
+        assert_int_equal(bench_command(&bench, &event, bench.tenant).err.code, rows[i].code);
+    }
 }
 
 static void test_names_are_unique(void **state)
@@ -288,6 +326,8 @@ int main(void)
         CASE(test_old_keys_fall_out_of_memory),
         CASE(test_inputs_must_be_there),
         CASE(test_plan_changes_nothing),
+        CASE(test_fail_fast_is_refused_with_the_reason_it_would_wait_for),
+        CASE(test_another_money_is_refused),
         CASE(test_names_are_unique),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

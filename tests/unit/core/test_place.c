@@ -108,6 +108,38 @@ static const struct why_relax *relax_of(const char *field)
     return NULL;
 }
 
+/* Not an error: the model may join tomorrow. It waits, and is told what it may have meant. */
+static void m10_a_model_that_nobody_has_is_named_with_the_nearest(void **state)
+{
+    static const struct {
+        const char *asked;
+        const char *says;
+    } rows[] = {
+        {"h1oo", "no GPU here is called h1oo, but h100"},
+        {"4900", "no GPU here is called 4900, but 4090"},
+        {"mi300x", "no GPU here is called mi300x"},
+    };
+
+    (void)state;
+    add_node(1, 24576, MICRO_PER_UNIT);
+    add_node(1, 81920, MICRO_PER_UNIT);
+    snprintf(pool.device[1][0].model, SPEC_MODEL_TEXT, "nvidia h100 80gb hbm3");
+    ask.model_count = 1;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        snprintf(ask.models[0], SPEC_MODEL_TEXT, "%s", rows[i].asked);
+        assert_int_equal(solve(), -ERR_NO_SUCH_CAPACITY);
+        const char *said = strstr(why.detail, rows[i].says);
+        assert_non_null(said);
+        assert_string_equal(said, rows[i].says);
+        assert_non_null(relax_of("resources.gpu.name"));
+    }
+    /* Known, and too small: the model is not what is wrong. */
+    snprintf(ask.models[0], SPEC_MODEL_TEXT, "h100");
+    ask.gpu_memory = (uint64_t)1 << 40;
+    assert_int_equal(solve(), -ERR_NO_SUCH_CAPACITY);
+    assert_null(strstr(why.detail, "called"));
+}
+
 static void test_near_town_is_chosen(void **state)
 {
     (void)state;
@@ -458,6 +490,7 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup(name, setup)
     const struct CMUnitTest tests[] = {
+        CASE(m10_a_model_that_nobody_has_is_named_with_the_nearest),
         CASE(test_near_town_is_chosen),
         CASE(test_too_far_says_what_would_do),
         CASE(test_unreachable_pair_is_in_no_gang),

@@ -128,7 +128,7 @@ static void lower(const char *method, char out[16])
 {
     size_t i = 0;
 
-    for (; method[i] != '\0' && i < 15; i++)
+    for (; i < 15 && method[i] != '\0'; i++)
         out[i] = (char)(method[i] + 32);
     out[i] = '\0';
 }
@@ -197,6 +197,141 @@ static void test_every_reference_of_the_description_resolves(void **state)
     json_decref(api);
 }
 
+/* The schema's list has each code of the table once and no other. */
+static void check_codes(const json_t *problem, const char *field, const char *prefix)
+{
+    json_t *list =
+        json_object_get(json_object_get(json_object_get(problem, "properties"), field), "enum");
+    const struct err_info *row;
+    char wanted[96];
+    size_t i = 0;
+
+    for (; (row = err_row(i)) != NULL; i++) {
+        snprintf(wanted, sizeof(wanted), "%s%s", prefix, row->slug);
+        assert_string_equal(json_string_value(json_array_get(list, i)), wanted);
+    }
+    assert_int_equal(json_array_size(list), i);
+}
+
+/* What the operation answers with this status as a problem; NULL when it is not described. */
+static const json_t *problem_of(json_t *api, const json_t *operation, int status)
+{
+    char key[16];
+    char name[64];
+
+    snprintf(key, sizeof(key), "%d", status);
+    const json_t *response = json_object_get(json_object_get(operation, "responses"), key);
+    const char *ref = json_text(response, "$ref");
+    if (ref == NULL)
+        return NULL;
+    assert_int_equal(sscanf(ref, "#/components/responses/%63s", name), 1);
+    response =
+        json_object_get(json_object_get(json_object_get(api, "components"), "responses"), name);
+    const json_t *parts = json_object_get(
+        json_object_get(json_object_get(json_object_get(response, "content"), PROBLEM_TYPE),
+                        "schema"),
+        "allOf");
+    return json_object_get(json_array_get(parts, 1), "properties");
+}
+
+static void check_refusals(json_t *api, const struct route *row, const json_t *operation)
+{
+    const bool reads = strcmp(row->method, "GET") == 0;
+    const bool has_body = strcmp(row->method, "POST") == 0 || strcmp(row->method, "PUT") == 0;
+    const struct {
+        int status;
+        bool wanted;
+        bool optional;
+    } rules[] = {
+        {400, true, false},
+        {401, row->scope != 0, row->scope == 0}, /* joining has a secret of its own */
+        {402, false, (row->flags & ROUTE_KEYED) != 0},
+        {403, row->scope != 0 && row->scope != ROUTE_ANY_TOKEN, false},
+        {404, strchr(row->pattern, '{') != NULL, has_body},
+        {405, false, false}, /* the method of an operation is always allowed */
+        {409, !reads, false},
+        {413, has_body, false},
+        {415, has_body, false},
+        {422, has_body, false},
+        {429, true, false},
+        {500, true, false},
+        {503, true, false},
+    };
+
+    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+        const json_t *problem = problem_of(api, operation, rules[i].status);
+        if ((problem != NULL) != rules[i].wanted && !rules[i].optional)
+            fail_msg("%s %s: %d is %s", row->method, row->pattern, rules[i].status,
+                     problem != NULL ? "described and never answered" : "not described");
+    }
+}
+
+static void test_the_description_has_the_refusals_of_each_route(void **state)
+{
+    json_t *api = description();
+    char method[16];
+
+    (void)state;
+    for (const struct route *row = gateway_routes; row->method != NULL; row++) {
+        lower(row->method, method);
+        check_refusals(
+            api, row,
+            json_object_get(json_object_get(json_object_get(api, "paths"), row->pattern), method));
+    }
+    json_decref(api);
+}
+
+static void test_the_description_has_exactly_the_codes_of_the_table(void **state)
+{
+    json_t *api = description();
+    json_t *components = json_object_get(api, "components");
+    const json_t *problem = json_object_get(json_object_get(components, "schemas"), "Problem");
+    const char *name;
+    json_t *response;
+    size_t listed = 0;
+    size_t refusals = 0;
+
+    (void)state;
+    check_codes(problem, "code", "");
+    check_codes(problem, "type", PROBLEM_BASE);
+    /* Each status has the codes of that status: together, once each, all that are refusals. */
+    json_object_foreach(json_object_get(components, "responses"), name, response)
+    {
+        json_t *parts = json_object_get(
+            json_object_get(json_object_get(json_object_get(response, "content"), PROBLEM_TYPE),
+                            "schema"),
+            "allOf");
+        json_t *fields = json_object_get(json_array_get(parts, 1), "properties");
+        json_t *codes = json_object_get(json_object_get(fields, "code"), "enum");
+        json_int_t status =
+            json_integer_value(json_object_get(json_object_get(fields, "status"), "const"));
+        size_t i;
+        json_t *code;
+        json_array_foreach(codes, i, code)
+        {
+            enum err_code number = err_from_slug(json_string_value(code));
+            assert_int_equal(err_info(number)->http_status, status);
+            listed++;
+        }
+    }
+    const struct err_info *row;
+    for (size_t i = 0; (row = err_row(i)) != NULL; i++)
+        refusals += row->http_status != 0 && row->http_status != 500 && row->http_status != 405;
+    assert_int_equal(listed, refusals);
+    json_decref(api);
+}
+
+static void test_a_code_is_explained_to_people(void **state)
+{
+    (void)state;
+    char *text = problem_explain(ERR_NOT_NOW);
+    assert_string_equal(text, "not-now\n\nThe hardware exists but is busy.\n"
+                              "Next step: wait, or relax the constraint named.\n"
+                              "HTTP status: 409.\nWho can change it: platform.\n"
+                              "The same request may succeed later.\n");
+    free(text);
+}
+
 static void test_a_problem_says_code_status_and_place(void **state)
 {
     struct err err = {0};
@@ -208,7 +343,7 @@ static void test_a_problem_says_code_status_and_place(void **state)
     char *text = problem_format(&err, &id);
     json_t *problem = json_loads(text, 0, NULL);
     assert_non_null(problem);
-    assert_string_equal(json_text(problem, "type"), "https://sheaf.invalid/errors/unknown-field");
+    assert_string_equal(json_text(problem, "type"), "/errors/unknown-field");
     assert_string_equal(json_text(problem, "code"), "unknown-field");
     assert_string_equal(json_text(problem, "instance"), "01890000-0000-7000-8000-000000000001");
     assert_string_equal(json_text(problem, "detail"), "a \"quoted\" <text>");
@@ -269,6 +404,9 @@ int main(void)
         cmocka_unit_test(test_jobs_and_deposits_need_an_idempotency_key),
         cmocka_unit_test(test_the_description_has_exactly_the_routes_of_the_table),
         cmocka_unit_test(test_every_reference_of_the_description_resolves),
+        cmocka_unit_test(test_the_description_has_the_refusals_of_each_route),
+        cmocka_unit_test(test_the_description_has_exactly_the_codes_of_the_table),
+        cmocka_unit_test(test_a_code_is_explained_to_people),
         cmocka_unit_test(test_a_problem_says_code_status_and_place),
         cmocka_unit_test(test_a_problem_survives_texts_that_are_no_utf8),
         cmocka_unit_test(test_codes_that_are_no_http_refusal_are_500),

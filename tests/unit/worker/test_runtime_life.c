@@ -15,6 +15,7 @@
 #include "common/io/clock.h"
 #include "common/io/fs.h"
 #include "support_runtime.h"
+#include "worker/runtime/runtime_private.h"
 
 static struct trial *trial;
 
@@ -418,6 +419,24 @@ static void test_a_killed_supervisor_takes_its_sandbox_along(void **state)
         assert_true(ends(pids[i]));
 }
 
+/* Tasks are not its children's business: one runs on, the next one gets another nursery. */
+static void test_tasks_outlive_the_nursery(void **state)
+{
+    (void)state;
+    need_trial();
+    trial_plan(trial, "sleep 0.5; exit 9");
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->started);
+    pid_t nursery = trial->runtime->nursery_pid;
+    assert_int_equal(kill(nursery, SIGKILL), 0);
+    assert_true(ends(nursery));
+    trial_wait(trial, &trial->exits);
+    assert_int_equal(trial->exit.code, 9);
+    assert_int_equal(trial_run(trial, "exit 8"), 8);
+    assert_int_not_equal(trial->runtime->nursery_pid, nursery);
+}
+
 static void test_a_supervisor_without_its_socket_is_ended(void **state)
 {
     struct task_hooks hooks = {0};
@@ -657,6 +676,7 @@ int main(void)
         cmocka_unit_test(test_an_adopted_task_can_be_stopped),
         cmocka_unit_test(test_past_exit_is_adopted),
         cmocka_unit_test(test_a_killed_supervisor_takes_its_sandbox_along),
+        cmocka_unit_test(test_tasks_outlive_the_nursery),
         cmocka_unit_test(test_a_supervisor_without_its_socket_is_ended),
         cmocka_unit_test(test_clean_leaves_nothing),
         cmocka_unit_test(test_many_tasks_start_at_once_each_with_a_user_of_its_own),
