@@ -55,8 +55,7 @@ static int unexpected(const struct httpc_response *response, struct err *err)
     return -ERR_UNEXPECTED_RESPONSE;
 }
 
-/* A problem document, or whatever came instead of one. */
-static int problem_to_err(const struct httpc_response *response, struct err *err)
+int api_problem(const struct httpc_response *response, struct err *err)
 {
     json_t *problem;
     struct err ignored;
@@ -87,7 +86,7 @@ static int response_to_json(const struct httpc_response *response, json_t **ret_
                             struct err *err)
 {
     if (response->status < 200 || response->status > 299)
-        return problem_to_err(response, err);
+        return api_problem(response, err);
     if (response->status == 204 || response->body.length == 0) {
         *ret_value = NULL;
         return 0;
@@ -360,7 +359,7 @@ int api_follow(const struct httpc *client, const char *path, const char *after,
         rc = httpc_do(client, &request, &response, err);
         long status = rc == 0 ? response.status : 0;
         if (rc == 0 && status != 200)
-            rc = problem_to_err(&response, err);
+            rc = api_problem(&response, err);
         httpc_response_fini(&response);
         bool again = rc == 0 || rc == -ERR_UNREACHABLE || rc == -ERR_TIMEOUT || status == 503;
         if (follow.ended || !again)

@@ -78,7 +78,8 @@ static bool on_log(const struct sse_event *event, void *arg)
     if (strcmp(event->event, "log") != 0
         || json_read(event->data, strlen(event->data), &data, &err) < 0)
         return true;
-    fputs(json_text_at(data, "text"), stdout);
+    const json_t *text = json_object_get(data, "text");
+    term_put(stdout, json_string_value(text), json_string_length(text));
     fflush(stdout);
     json_decref(data);
     return true;

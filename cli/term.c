@@ -182,3 +182,51 @@ void term_status_clear(void)
         fflush(stderr);
     }
 }
+
+/* Length of the control character at `text`, 0 for anything else: C0, DEL, and C1 in UTF-8. */
+static size_t control_length(const char *text, size_t length)
+{
+    unsigned char first = (unsigned char)text[0];
+
+    if (first == '\n' || first == '\t' || first == '\r')
+        return 0;
+    if (first < 0x20 || first == 0x7f)
+        return 1;
+    if (first == 0xc2 && length > 1 && (unsigned char)text[1] >= 0x80
+        && (unsigned char)text[1] <= 0x9f)
+        return 2;
+    return 0;
+}
+
+void term_escape(const char *text, size_t length, struct buf *out)
+{
+    size_t plain = 0;
+
+    for (size_t i = 0; i < length;) {
+        size_t control = control_length(text + i, length - i);
+
+        if (control == 0) {
+            i++;
+            continue;
+        }
+        buf_append(out, text + plain, i - plain);
+        buf_printf(out, "\\x%02x", (unsigned char)text[i + control - 1]);
+        i += control;
+        plain = i;
+    }
+    buf_append(out, text + plain, length - plain);
+}
+
+void term_put(FILE *file, const char *text, size_t length)
+{
+    struct buf shown;
+
+    if (!isatty(fileno(file))) {
+        (void)fwrite(text, 1, length, file);
+        return;
+    }
+    buf_init(&shown, 0);
+    term_escape(text, length, &shown);
+    (void)fwrite(shown.data, 1, shown.length, file);
+    buf_fini(&shown);
+}

@@ -3,7 +3,11 @@
 
 /* The terminal: width, colour, questions, Ctrl-C. Progress goes to stderr, results to stdout. */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+
+#include "common/pure/buf.h"
 
 enum output_format {
     OUTPUT_TABLE,
@@ -48,6 +52,15 @@ const char *tone_off(enum tone tone, bool color);
 /* How a job or node state looks. */
 enum tone tone_of_state(const char *state);
 const char *symbol_of_state(const char *state); /* "●", "✓", "✗", … */
+
+/*
+ * Prints what a stranger's program wrote. On a terminal its control characters are shown (\x1b), so
+ * that it cannot move the cursor, change the title or answer for the person who looks; \n, \t and
+ * \r (progress bars) do what they say.
+ */
+void term_put(FILE *file, const char *text, size_t length);
+/* The same as text that is shown: appends to out. */
+void term_escape(const char *text, size_t length, struct buf *out);
 
 /* Asks y/N on the terminal. True with --yes; false when there is no terminal to ask on. */
 bool term_confirm(const char *question);

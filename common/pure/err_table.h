@@ -93,6 +93,7 @@ ERR(INPUT_UNAVAILABLE,   "input-unavailable",     144, 0, TENANT,   0, "An input
 ERR(TASK_LOST,           "task-lost",             145, 0, PROVIDER, 1, "The node no longer knows the task", "the job goes back to the queue")
 ERR(STOP_TIMEOUT,        "stop-timeout",          146, 0, PROVIDER, 1, "A rank did not stop in time", "see the detail")
 ERR(REFUSED_SUBMIT,      "refused",               147, 0, TENANT,   0, "Refused at submission", "see the detail")
+ERR(OUTPUT_LOST,         "output-lost",           148, 0, PROVIDER, 0, "A result that was asked for could not be delivered", "see the detail; run the job again")
 /* -- nodes and devices ------------------------------------------------------------------------ */
 ERR(HEARTBEAT_MISSED,    "heartbeat-missed",      160, 0, PROVIDER, 1, "No heartbeat", "check the worker and its network")
 ERR(HEARTBEAT_BACK,      "heartbeat-back",        161, 0, NONE,     0, "Heartbeats are back", "nothing to do")
@@ -119,6 +120,11 @@ ERR(WIRE_ORDER,          "order-refused",         209, 0, PLATFORM, 0, "The orde
 ERR(NOT_ENROLLED,        "not-enrolled",          210, 0, PROVIDER, 0, "This key is not enrolled", "sheaf-worker join TOKEN")
 ERR(JOIN_TOKEN_SPENT,    "join-token-spent",      211, 409, PROVIDER, 0, "The join token is spent or expired", "make another: sheaf token join")
 ERR(UUID_CONFLICT,       "uuid-conflict",         212, 409, PROVIDER, 0, "This machine or device is registered under another key", "sheaf-worker leave on the other one, or ask the operator")
+ERR(WIRE_SEQUENCE,       "sequence",              213, 0, PROVIDER, 0, "Sequence number below the session's first", "reconnect")
+ERR(WIRE_USAGE,          "usage-invalid",         214, 0, PROVIDER, 0, "Usage that cannot be", "upgrade the worker")
+ERR(FLOOD,               "flood",                 215, 0, PROVIDER, 0, "A message that did not end", "upgrade the worker")
+ERR(CLOCK_SKEW,          "clock-skew",            216, 0, PROVIDER, 1, "The machine's clock is wrong", "set the clock: orders expire by it")
+ERR(NODE_REVOKED,        "node-revoked",          217, 0, OPERATOR, 0, "The operator took the node's key away", "ask the operator")
 /* -- local: command lines, config, storage ------------------------------------------------------ */
 ERR(USAGE,               "usage",                 230, 0, TENANT,   0, "Wrong use of the command line", "see --help")
 ERR(CONFIG_INVALID,      "config-invalid",        231, 0, OPERATOR, 0, "Invalid configuration", "see file, line and key named")

@@ -97,6 +97,9 @@ static void write_fleet(const struct fleet_counters *fleet, struct buf *out)
     gauge(out, "commands_waiting", "Commands in work.", fleet->waiting);
     counter(out, "hints_total", "Change hints published.", fleet->hints);
     counter(out, "zap_refused_total", "CURVE handshakes refused.", fleet->zap_refused);
+    counter(out, "worker_floods_total", "Connections ended over a message that did not end.",
+            fleet->worker_floods);
+    gauge(out, "workers_skewed", "Workers whose clock is more than 30 s off.", fleet->skewed);
     seconds(out, "loop_lag_seconds_max", "gauge", "Worst loop lag since the last scrape.",
             fleet->lag_us_max);
 }

@@ -10,11 +10,27 @@
 
 /* -- bodies ---------------------------------------------------------------------------------- */
 
+/* Null: placed now, or nobody can say. */
+static json_t *plan_earliest_json(const struct reply *reply)
+{
+    const struct earliest *earliest = reply->earliest;
+    json_t *value;
+
+    if (earliest == NULL)
+        return json_null();
+    value = json_object();
+    json_object_set_new(value, "at", json_time(earliest->at_us));
+    json_object_set_new(value, "price", json_money(earliest->price));
+    json_object_set_new(value, "diameter_us", json_integer(earliest->diameter_us));
+    return value;
+}
+
 static json_t *body_plan(const struct reply *reply, const struct answer_facts *facts)
 {
     json_t *body = json_object();
 
     json_object_set_new(body, "why", reply->why ? why_to_json(reply->why) : json_null());
+    json_object_set_new(body, "earliest", plan_earliest_json(reply));
     json_object_set_new(body, "hold", json_money(reply->amount));
     json_object_set_new(body, "currency", json_string(facts->asset));
     return body;

@@ -50,6 +50,7 @@ int fill_plan(const struct http_call *call, struct command_draft *draft, struct 
 int fill_cancel(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_node_drain(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_node_undrain(const struct http_call *call, struct command_draft *draft, struct err *err);
+int fill_node_revoke(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_project(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_user(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_token(const struct http_call *call, struct command_draft *draft, struct err *err);

@@ -90,6 +90,7 @@ static void fetch_open(struct bulk *bulk, struct bulk_session *session, struct b
         fetch_end(fetch);
     } else {
         fetch->asking = false;
+        content_use(bulk->gateway->content, fetch->sha256);
         if (bulk_fetch_go(bulk, session))
             event_active(bulk->more, EV_TIMEOUT, 0);
     }

@@ -54,6 +54,7 @@ struct follower {
     bool over;    /* that attempt is */
     /* Both: */
     bool final; /* the job is */
+    bool swept; /* its logs were deleted, and that was said */
     bool plain; /* text/plain: bytes as they are */
     bool tail;  /* stay after what is there */
     bool asking;
@@ -283,10 +284,27 @@ static void take_page(struct follower *follower, struct http_call *call, const P
         page_ended(follower);
 }
 
+/* Nothing will come, and there was something: that is said once. */
+static void tell_swept(struct follower *follower, struct http_call *call)
+{
+    static const char text[] = "[sheaf: gap: the log was deleted, its time is over]\n";
+
+    if (follower->swept)
+        return;
+    follower->swept = true;
+    if (follower->plain)
+        http_stream_write(call, text, sizeof(text) - 1);
+    else
+        write_event(follower, call, "gap", NULL,
+                    json_pack("{s:s}", "detail", "the log was deleted, its time is over"));
+}
+
 static void take_log_job(struct follower *follower, struct http_call *call, const PGresult *row)
 {
     take_state(follower, PQgetvalue(row, 0, 0));
     begin(follower, call);
+    if (PQgetvalue(row, 0, 8)[0] == 't')
+        tell_swept(follower, call);
     if (PQgetisnull(row, 0, 1)) { /* no attempt from here on */
         if (follower->final || !follower->tail)
             finish(follower, call);

@@ -51,6 +51,7 @@ struct gateway {
     struct work *work;
     struct bulk *bulk;
     struct follow *follow;
+    struct retention *retention;
 };
 
 #endif

@@ -23,6 +23,7 @@
 #include "orchestrator/gateway/content.h"
 #include "orchestrator/gateway/describe.h"
 #include "orchestrator/gateway/follow.h"
+#include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/tls.h"
 #include "orchestrator/gateway/work.h"
 
@@ -49,6 +50,10 @@ static const struct config_option options[] = {
     {"san", CONFIG_TEXT, NULL, 0, 0, false, "NAMES",
      "further names and addresses for the certificate, separated by commas"},
     {"max-connections", CONFIG_INT, "1024", 16, 65536, false, "N", "HTTP connections at once"},
+    {"retention", CONFIG_DURATION, "720h", INT64_C(1000000), INT64_C(315360000000000), false,
+     "TIME",
+     "how long logs and outputs of ended jobs, and files that no job uses, are kept; 720h is 30 "
+     "days"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
     {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
 };
@@ -303,6 +308,7 @@ static int start_parts(struct start *start, struct gateway *gateway, struct err 
     if (rc != 0)
         return rc;
     gateway->db = db_new(gateway->base, gateway->link.database, DB_CONNECTIONS);
+    gateway->retention = retention_new(gateway, config_int(start->config, "retention"));
     rc = start_sockets(start, gateway, bulk_bound, http_bound, err);
     if (rc == 0)
         rc = command_link_new(gateway, &hooks, &gateway->commands, err);
@@ -385,6 +391,7 @@ static int run(struct start *start, struct err *err)
     http_server_free(gateway.http);
     command_link_free(gateway.commands);
     db_free(gateway.db);
+    retention_free(gateway.retention);
     bulk_free(gateway.bulk);
     follow_free(gateway.follow);
     auth_free(gateway.auth);

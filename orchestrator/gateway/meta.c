@@ -11,6 +11,7 @@
 #include "orchestrator/gateway/follow.h"
 #include "orchestrator/gateway/metric.h"
 #include "orchestrator/gateway/problem.h"
+#include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/work.h"
 
 void api_healthz(struct gateway *gateway, struct http_call *call)
@@ -130,6 +131,8 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_bulk_keys", "gauge", "Keys that may connect to it.", bulk.keys},
         {"sheaf_gateway_bulk_handshakes_refused_total", "counter", "Foreign keys refused.",
          bulk.handshakes_refused},
+        {"sheaf_gateway_bulk_floods_total", "counter",
+         "Connections ended over a message that did not end.", bulk.floods},
         {"sheaf_gateway_log_pieces_total", "counter", "Log pieces stored.", bulk.pieces},
         {"sheaf_gateway_log_bytes_total", "counter", "Bytes of log pieces stored, compressed.",
          bulk.piece_bytes},
@@ -138,6 +141,10 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_file_bytes_in_total", "counter", "Bytes of outputs received.",
          bulk.file_bytes_in},
         {"sheaf_gateway_outputs_total", "counter", "Outputs stored.", bulk.outputs},
+        {"sheaf_gateway_retention_steps_total", "counter", "Batches of old log pieces deleted.",
+         retention_counters(gateway->retention).steps},
+        {"sheaf_gateway_retention_contents_total", "counter", "Old contents deleted.",
+         retention_counters(gateway->retention).contents},
         {"sheaf_gateway_bulk_refused_total", "counter", "Bulk messages refused.", bulk.refused},
         {"sheaf_gateway_content_free_bytes", "gauge", "Free bytes on the content store's disk.",
          content_free_bytes(gateway->content)},

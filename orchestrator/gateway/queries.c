@@ -363,8 +363,10 @@ static const struct query queries[QUERY_COUNT] = {
         " a.state = 'ended' or a.id <> j.attempt,"
         " coalesce((j.spec::json ->> 'nodes')::bigint, 1),"
         " coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1),"
-        " coalesce(j.spec::json ->> 'launch', 'node') from job j"
-        " left join lateral (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
+        " coalesce(j.spec::json ->> 'launch', 'node'),"
+        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job))"
+        " from job j left join lateral"
+        " (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
         " order by x.epoch limit 1) a on true where " SEES_JOB " and j.uid = $3::uuid",
         {0}},
 
@@ -381,6 +383,21 @@ static const struct query queries[QUERY_COUNT] = {
         "insert into log_piece (day, attempt, rank, stream, seq, at_us, raw_size, last, data)"
         " values ($1::integer, $2::uuid, $3::integer, $4::smallint, $5::bigint, $6::bigint,"
         " $7::integer, $8::boolean, $9::bytea) on conflict do nothing",
+        {0}},
+
+    [QUERY_RETENTION_STEP] = {"retention_step",
+        "select retention_step($1::bigint, $2::integer)",
+        {0}},
+
+    /* The states are those of the index job_live. */
+    [QUERY_CONTENT_NEEDED] = {"content_needed",
+        "select h from unnest($1::text[]) h where exists (select from job_output o"
+        " join job j on j.id = o.job cross join retention r where o.sha256 = decode(h, 'hex')"
+        " and (j.ended_us is null or (j.ended_us, j.id) > (r.swept_us, r.swept_job)))"
+        " union select f ->> 'sha256' from job j cross join lateral jsonb_array_elements("
+        "coalesce(j.spec::jsonb -> 'files', '[]'::jsonb)) f where j.state not in"
+        " ('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
+        " and f ->> 'sha256' = any($1::text[])",
         {0}},
 
     [QUERY_OUTPUT_FILE] = {"output_file",

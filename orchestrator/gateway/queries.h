@@ -57,7 +57,9 @@ enum query_id {
     QUERY_LOG_JOB,  /* $1 all $2 project $3 job $4 epoch → state, epoch, uid, day, over, … */
     QUERY_LOG_PAGE, /* $1 day $2 attempt $3 ranks $4 streams $5 next seqs $6 limit */
     QUERY_LOG_INSERT,
-    QUERY_OUTPUT_FILE, /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
+    QUERY_RETENTION_STEP, /* $1 cut $2 pieces → how much was done; 0 = nothing is over */
+    QUERY_CONTENT_NEEDED, /* $1 hashes (hex) → those that have to stay */
+    QUERY_OUTPUT_FILE,    /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
     QUERY_CONTENT_HAS, /* $1 project name or null $2 caller's $3 sha256 → project, size or null */
     QUERY_BULK_RANK,   /* $1 attempt $2 curve key → what a node may do for an attempt */
     QUERY_BULK_FETCH,  /* $1 attempt $2 curve key $3 sha256 (hex) → 1 when it may have it */

@@ -23,6 +23,7 @@ const struct route gateway_routes[] = {
     {"GET", V1 "/nodes/{id}", SCOPE_NODES_READ, 0, api_query, QUERY_NODE, 0, NULL, 0},
     {"POST", V1 "/nodes/{id}/drain", SCOPE_NODES_WRITE, 0, api_command, QUERY_NODE, 200, fill_node_drain, 0},
     {"POST", V1 "/nodes/{id}/undrain", SCOPE_NODES_WRITE, 0, api_command, QUERY_NODE, 200, fill_node_undrain, 0},
+    {"POST", V1 "/nodes/{id}/revoke", SCOPE_ADMIN, 0, api_command, QUERY_NODE, 200, fill_node_revoke, 0},
     {"GET", V1 "/network/pairs", SCOPE_NODES_READ, 0, api_query, QUERY_PAIRS, 0, NULL, 0},
     {"POST", V1 "/join-tokens", SCOPE_NODES_WRITE, 0, api_command, QUERY_NONE, 201, fill_join_token, 0},
     {"GET", V1 "/join-tokens", SCOPE_NODES_READ, 0, api_query, QUERY_JOIN_TOKENS, 0, NULL, 0},

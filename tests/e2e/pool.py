@@ -84,6 +84,7 @@ class Program:
         self.lines, self.process, self.reader = [], None, None
 
     def start(self, ready, seconds=60):
+        """Returns the line that matches; ready=None waits for none."""
         self.lines = []
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -97,6 +98,8 @@ class Program:
                 raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n"
                                      + self.log()[-3000:])
             return next((line for line in self.lines if re.search(ready, line)), None)
+        if ready is None:
+            return None
         return until(f"{self.name} says '{ready}'", is_ready, seconds)
 
     def _read(self, pipe):

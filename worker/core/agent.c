@@ -29,7 +29,7 @@ void agent_end(struct agent *agent, int rc, const struct err *err)
     event_base_loopbreak(agent->base);
 }
 
-struct agent_task *agent_task_find(struct agent *agent, uint64_t attempt, uint32_t epoch)
+struct agent_task *agent_task_find(const struct agent *agent, uint64_t attempt, uint32_t epoch)
 {
     for (uint32_t i = 0; i < TASKS_MAX; i++) {
         struct agent_task *task = agent->task[i];

@@ -14,6 +14,7 @@
 #include "worker/core/agent.h"
 #include "worker/core/background.h"
 #include "worker/core/bulk.h"
+#include "worker/core/cache.h"
 #include "worker/core/claim.h"
 #include "worker/core/home.h"
 #include "worker/core/keep.h"
@@ -164,7 +165,7 @@ void agent_commit(struct agent *agent);
 void agent_end(struct agent *agent, int rc, const struct err *err);
 /* Tells the task table why no new work is taken, if so. */
 void agent_refresh_closed(struct agent *agent);
-struct agent_task *agent_task_find(struct agent *agent, uint64_t attempt, uint32_t epoch);
+struct agent_task *agent_task_find(const struct agent *agent, uint64_t attempt, uint32_t epoch);
 
 /* -- agent_orders.c ---------------------------------------------------------------------------- */
 void agent_session_hooks(struct agent *agent, struct session_hooks *hooks);
@@ -179,6 +180,8 @@ void agent_task_free(struct agent_task *task);
 void agent_perform(struct agent *agent, const struct task_action *action);
 /* After a start: takes up what the journal holds. */
 void agent_resume(struct agent *agent);
+/* What is kept of inputs. */
+struct cache_use agent_cache_use(const struct agent *agent);
 /* Progress news of fetching tasks. */
 void agent_progress(struct agent *agent);
 

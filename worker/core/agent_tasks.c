@@ -110,6 +110,42 @@ static int cache_path(const struct agent *agent, const struct spec_file *file, c
                    hex_format(file->sha256, SHA256_SIZE, hex));
 }
 
+static bool is_input_used(const uint8_t sha256[SHA256_SIZE], void *arg)
+{
+    const struct agent *agent = arg;
+
+    for (uint32_t i = 0; i < agent->tasks.count; i++) {
+        const struct rank_task *record = &agent->tasks.task[i];
+        const struct agent_task *task =
+            agent_task_find(agent, record->id.attempt, record->id.epoch);
+
+        if (record->phase != TASK_PHASE_FETCHING || !task || !task->usable)
+            continue; /* once unpacked it is not needed any more */
+        for (uint32_t k = 0; k < task->spec.file_count; k++) {
+            if (memcmp(task->spec.files[k].sha256, sha256, SHA256_SIZE) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+static void trim_cache(struct agent *agent, uint64_t coming)
+{
+    uint64_t limit = agent->settings->cache_bytes;
+    char folder[FS_PATH];
+
+    BUG_ON(fs_path(folder, "%s/cache", agent->settings->state) != 0);
+    (void)cache_trim(folder, limit > coming ? limit - coming : 0, is_input_used, agent);
+}
+
+struct cache_use agent_cache_use(const struct agent *agent)
+{
+    char folder[FS_PATH];
+
+    BUG_ON(fs_path(folder, "%s/cache", agent->settings->state) != 0);
+    return cache_measure(folder);
+}
+
 /* Checks and unpacks all inputs of a task; on the background thread. */
 struct unpack_work {
     struct agent_task *task;
@@ -137,6 +173,7 @@ static int unpack_file(struct unpack_work *work, const struct spec_file *file)
         return err_set(&work->err, ERR_HASH_MISMATCH, "%s does not have the SHA-256 declared",
                        file->path);
     }
+    cache_touch(archive);
     slash = strrchr(target, '/');
     BUG_ON(!slash);
     *slash = '\0';
@@ -185,7 +222,10 @@ static void unpacked(void *arg)
         remove_folder(task);
         release_slot(task);
     } else if (work->err.code == ERR_NONE) {
+        struct agent *agent = task->agent;
+
         tell(task, TASK_EV_FETCHED, ERR_NONE, FAIL_NONE, NULL);
+        trim_cache(agent, 0);
     } else {
         tell(task, TASK_EV_FAILED, work->corrupt ? ERR_INPUT_UNAVAILABLE : work->err.code,
              work->corrupt ? FAIL_USER : FAIL_PROVIDER, work->err.text);
@@ -216,6 +256,24 @@ static void on_fetched(const struct err *err, void *arg)
         unpack_later(task);
 }
 
+/* Of a task's inputs, what is not here yet. */
+static uint64_t missing_bytes(const struct agent *agent, const struct agent_task *task)
+{
+    uint64_t missing = 0;
+    struct stat stat;
+    char path[FS_PATH];
+
+    for (uint32_t i = 0; i < task->spec.file_count; i++) {
+        const struct spec_file *file = &task->spec.files[i];
+        uint64_t here = cache_path(agent, file, path) == 0 && lstat(path, &stat) == 0
+                            ? (uint64_t)stat.st_size
+                            : 0;
+
+        missing += here < file->size ? file->size - here : 0;
+    }
+    return missing;
+}
+
 static void do_fetch(struct agent *agent, struct agent_task *task)
 {
     const Sheaf__Prepare *prepare;
@@ -231,6 +289,7 @@ static void do_fetch(struct agent *agent, struct agent_task *task)
         return;
     }
     task->fetches_left = task->spec.file_count;
+    trim_cache(agent, missing_bytes(agent, task)); /* room first */
     for (uint32_t i = 0; i < task->spec.file_count; i++) {
         const struct spec_file *file = &task->spec.files[i];
         struct transfer_fetch fetch = {.size = file->size};
@@ -405,6 +464,7 @@ static void plan_limits(const struct agent *agent, const struct agent_task *task
     plan->shm = ask->shm;
     plan->pids = TASK_PIDS;
     plan->stop_grace_ms = ask->stop_duration_us / 1000;
+    plan->log_limit = agent->settings->log_bytes;
     plan->filter = runtime_probed(agent->runtime)->filter;
 }
 
@@ -617,13 +677,23 @@ static void pack_all(void *arg)
     }
 }
 
+/* Too much is the tenant's doing; the rest is this machine's or its way to the gateway. */
+static void lose_outputs(struct agent_task *task, const struct err *err)
+{
+    bool tenant = err->code == ERR_BODY_TOO_LARGE || err->code == ERR_TOO_MANY;
+    char detail[256];
+
+    snprintf(detail, sizeof(detail), "%s: %.200s", err_slug(err->code), err->text);
+    tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, tenant ? FAIL_USER : FAIL_PROVIDER, detail);
+}
+
 static void on_stored(const struct err *err, void *arg)
 {
     struct agent_task *task = arg;
 
     if (err) {
         transfer_cancel(task->agent->transfers, task);
-        tell(task, TASK_EV_UNSENDABLE, err->code, FAIL_PLATFORM, err->text);
+        lose_outputs(task, err);
     } else if (--task->puts_left == 0) {
         tell(task, TASK_EV_OUTPUTS, ERR_NONE, FAIL_NONE, NULL);
     }
@@ -658,7 +728,7 @@ static void packed(void *arg)
         remove_folder(task);
         release_slot(task);
     } else if (work->err.code != ERR_NONE) {
-        tell(task, TASK_EV_UNSENDABLE, work->err.code, FAIL_PROVIDER, work->err.text);
+        lose_outputs(task, &work->err);
     } else {
         send_packed(work);
     }
@@ -673,8 +743,8 @@ static void do_collect(struct agent *agent, struct agent_task *task)
     agent_logs_watch(agent, task);
     agent_logs_pump(agent, true);
     if (!task->usable) {
-        tell(task, TASK_EV_UNSENDABLE, ERR_STATE_CORRUPT, FAIL_PROVIDER,
-             "the kept order is unreadable");
+        tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, FAIL_PROVIDER, "the kept order is unreadable");
+        tell(task, TASK_EV_LOGS, ERR_NONE, FAIL_NONE, NULL);
         return;
     }
     work = mem_new(1, sizeof(*work));
@@ -779,6 +849,41 @@ static void resume_stop(struct agent *agent, const struct task_id *id)
         runtime_stop(task->run, record->forgotten || record->phase <= TASK_PHASE_READY);
 }
 
+/* Whether a task that is not over lives in that folder. */
+static bool is_owned(const struct agent *agent, const char *dir)
+{
+    for (uint32_t i = 0; i < agent->tasks.count; i++) {
+        const struct rank_task *record = &agent->tasks.task[i];
+        const struct agent_task *task =
+            agent_task_find(agent, record->id.attempt, record->id.epoch);
+
+        if (task && record->phase < TASK_PHASE_DONE && strcmp(task->dir, dir) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The last start may have ended between the record that a task is over and its cleaning. */
+static void sweep(const struct agent *agent)
+{
+    char folder[FS_PATH];
+    char dir[FS_PATH];
+    DIR *tasks;
+
+    BUG_ON(fs_path(folder, "%s/tasks", agent->settings->state) != 0);
+    tasks = opendir(folder);
+    if (!tasks)
+        return; /* home_open() made it; without it there is nothing to sweep */
+    for (const struct dirent *entry = readdir(tasks); entry; entry = readdir(tasks)) {
+        if (entry->d_name[0] == '.' || fs_path(dir, "%s/%s", folder, entry->d_name) != 0
+            || is_owned(agent, dir))
+            continue;
+        log_info("task", "swept", "dir=" LOG_Q, dir);
+        runtime_sweep(dir);
+    }
+    closedir(tasks);
+}
+
 void agent_resume(struct agent *agent)
 {
     struct task_id ids[TASKS_MAX];
@@ -791,6 +896,8 @@ void agent_resume(struct agent *agent)
         phases[i] = agent->tasks.task[i].phase;
         (void)agent_task_make(agent, &ids[i]);
     }
+    sweep(agent);
+    trim_cache(agent, 0);
     for (uint32_t i = 0; i < count; i++) {
         struct agent_task *task = agent_task_find(agent, ids[i].attempt, ids[i].epoch);
 

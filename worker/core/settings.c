@@ -37,6 +37,10 @@ static const struct config_option options[] = {
      "how long jobs run without a word from the orchestrator before orphan-policy applies"},
     {"orphan-policy", CONFIG_TEXT, "keep", 0, 0, false, "keep|stop",
      "what to do with jobs after orphan-ttl"},
+    {"cache-size", CONFIG_BYTES, "20GiB", 0, 0, false, "SIZE",
+     "inputs of jobs kept for the next one with the same; 0 keeps none"},
+    {"log-limit", CONFIG_BYTES, "64MiB", 1 << 16, INT64_C(1) << 34, false, "SIZE",
+     "kept of the output of each rank's process; the rest is cut with a line that says so"},
     {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), false, "TIME",
      "how often to look whether somebody else uses a device"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
@@ -238,6 +242,8 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     settings.price = config_int(config, "price");
     settings.notice_s = (uint32_t)(config_int(config, "notice") / 1000000);
     settings.orphan_ttl_us = (uint64_t)config_int(config, "orphan-ttl");
+    settings.cache_bytes = (uint64_t)config_int(config, "cache-size");
+    settings.log_bytes = (uint64_t)config_int(config, "log-limit");
     settings.usage_every_us = (uint64_t)config_int(config, "usage-every");
     *ret_settings = settings;
     return 0;

@@ -36,6 +36,8 @@ struct settings {
     uint32_t device_count; /* 0 = all */
     uint64_t orphan_ttl_us;
     bool orphan_stop;
+    uint64_t cache_bytes;
+    uint64_t log_bytes;
     uint64_t usage_every_us;
     struct declared_rtt declared[SETTINGS_MAX_DECLARED];
     uint32_t declared_count;

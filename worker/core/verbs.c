@@ -308,6 +308,14 @@ static void print_links(const json_t *links)
     }
 }
 
+static void print_cache(const json_t *cache)
+{
+    printf("Cache     %.1f of %.1f MB, %" JSON_INTEGER_FORMAT " files\n",
+           (double)json_integer_value(json_object_get(cache, "bytes")) / 1e6,
+           (double)json_integer_value(json_object_get(cache, "limit")) / 1e6,
+           json_integer_value(json_object_get(cache, "files")));
+}
+
 static void print_status(const json_t *status)
 {
     printf("Node      %s (%s)\n", json_text(status, "name"), json_text(status, "node"));
@@ -319,6 +327,7 @@ static void print_status(const json_t *status)
            json_is_true(json_object_get(status, "paused")) ? "  (paused by you)" : "");
     printf("Address   %s  runtime %s  pid %" JSON_INTEGER_FORMAT "\n", json_text(status, "address"),
            json_text(status, "runtime"), json_integer_value(json_object_get(status, "pid")));
+    print_cache(json_object_get(status, "cache"));
     print_devices(json_object_get(status, "devices"));
     print_tasks(json_object_get(status, "tasks"));
     print_links(json_object_get(status, "links"));

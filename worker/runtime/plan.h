@@ -39,6 +39,7 @@ struct plan_task {
     struct spec_texts peers;
     enum filter_mode filter;
     uint64_t stop_grace_ms;
+    uint64_t log_limit;
 };
 
 /* run.json: which process the supervisor is. */

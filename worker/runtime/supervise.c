@@ -546,7 +546,7 @@ static void close_loop(struct supervisor *super)
 {
     struct event **events[] = {&super->on_listen, &super->on_control, &super->on_info,
                                &super->on_child,  &super->on_term,    &super->grace,
-                               &super->linger,    &super->remove};
+                               &super->linger,    &super->remove,     &super->on_claim};
 
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         drop_event(events[i]);
@@ -572,6 +572,15 @@ static void begin_failed(struct supervisor *super, const struct err *err)
     supervise_advance(super);
 }
 
+static void on_claim(evutil_socket_t fd, short what, void *arg)
+{
+    const struct supervisor *super = arg;
+
+    (void)fd;
+    (void)what;
+    user_claim_answer(&super->claim);
+}
+
 static void begin(struct supervisor *super)
 {
     struct err err = {0};
@@ -579,6 +588,8 @@ static void begin(struct supervisor *super)
 
     if (rc == 0)
         rc = supervise_start(super, &err);
+    if (super->claim.name >= 0)
+        super->on_claim = add_event(super, super->claim.name, EV_READ, on_claim);
     if (super->control >= 0)
         super->on_control = add_event(super, super->control, EV_READ, on_control);
     if (super->info_fd >= 0)
@@ -596,7 +607,8 @@ int supervise(const char *dir, const char *roots)
     struct err err = {0};
 
     buf_init(&super->info, INFO_LIMIT);
-    super->control = super->info_fd = super->noise = super->uid_lock = super->root_fd = -1;
+    super->control = super->info_fd = super->noise = super->root_fd = -1;
+    super->claim = (struct user_claim){-1, -1};
     int rc = plan_task_read(dir, &super->task, &err);
     if (rc == 0) {
         super->driver = driver_get(super->task.driver);
@@ -617,10 +629,9 @@ int supervise(const char *dir, const char *roots)
     close_loop(super);
     if (super->noise >= 0)
         close(super->noise);
-    if (super->uid_lock >= 0)
-        close(super->uid_lock);
     if (super->root_fd >= 0)
         close(super->root_fd);
+    user_claim_end(&super->claim);
     buf_fini(&super->info);
     plan_task_fini(&super->task);
     free(super);

@@ -208,6 +208,7 @@ static void plan_copy(const struct runtime *runtime, const struct runtime_plan *
         spec_texts_add(&task->peers, plan->peers[i]);
     task->filter = plan->filter ? runtime->filter : FILTER_NONE;
     task->stop_grace_ms = plan->stop_grace_ms;
+    task->log_limit = plan->log_limit;
 }
 
 static int folders_make(const char *dir, struct err *err)
@@ -445,6 +446,18 @@ void runtime_clean(struct task *task, bool keep_output)
     }
     if (rc != 0)
         log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, task->dir, err.text);
+}
+
+void runtime_sweep(const char *dir)
+{
+    struct runtime_exit exit;
+    struct err err = {0};
+    bool clean = false;
+
+    if (plan_exit_read(dir, &exit, &clean, NULL) != 0 || !clean)
+        clean_leftovers(dir);
+    if (fs_remove_tree(dir, &err) != 0)
+        log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, dir, err.text);
 }
 
 void task_free(struct task *task)

@@ -131,7 +131,7 @@ static void test_field_number_0_is_refused_however_it_is_spelled(void **state)
     frame_arena_fini(&arena);
 }
 
-static void test_a_mebibyte_of_empty_messages_hits_the_budget(void **state)
+static void test_pitfall_a_mebibyte_of_empty_messages_hits_the_budget(void **state)
 {
     /* LinkReport.links, each empty: two bytes on the wire, dozens in memory. */
     uint8_t *bomb = mem_new(FRAME_MAX, 1);
@@ -224,7 +224,7 @@ static bool is_recursive(const ProtobufCMessageDescriptor *type,
     return false;
 }
 
-static void test_no_message_can_contain_itself(void **state)
+static void test_pitfall_no_message_can_contain_itself(void **state)
 {
     static const ProtobufCMessageDescriptor *const roots[] = {
         &sheaf__envelope__descriptor,      &sheaf__order__descriptor,
@@ -383,7 +383,7 @@ static void test_yaml_that_hides_something_is_refused(void **state)
     }
 }
 
-static void test_yaml_bombs_are_refused_fast(void **state)
+static void test_pitfall_yaml_bombs_are_refused_fast(void **state)
 {
     char *deep = mem_new(200001, 1);
     json_t *value = NULL;
@@ -702,16 +702,16 @@ int main(void)
         cmocka_unit_test(test_every_cut_or_flipped_message_is_survived),
         cmocka_unit_test(test_strings_that_are_not_utf8_are_refused),
         cmocka_unit_test(test_field_number_0_is_refused_however_it_is_spelled),
-        cmocka_unit_test(test_a_mebibyte_of_empty_messages_hits_the_budget),
+        cmocka_unit_test(test_pitfall_a_mebibyte_of_empty_messages_hits_the_budget),
         cmocka_unit_test(test_a_frame_above_the_cap_is_not_even_looked_at),
         cmocka_unit_test(test_decoding_survives_each_failed_allocation),
-        cmocka_unit_test(test_no_message_can_contain_itself),
+        cmocka_unit_test(test_pitfall_no_message_can_contain_itself),
         cmocka_unit_test(test_json_beyond_the_border_is_refused_with_its_reason),
         cmocka_unit_test(test_json_nesting_is_bounded_and_quick),
         cmocka_unit_test(test_canonical_json_sorts_its_keys),
         cmocka_unit_test(test_values_have_their_wire_form),
         cmocka_unit_test(test_yaml_that_hides_something_is_refused),
-        cmocka_unit_test(test_yaml_bombs_are_refused_fast),
+        cmocka_unit_test(test_pitfall_yaml_bombs_are_refused_fast),
         cmocka_unit_test(test_yaml_scalars_become_what_they_look_like_in_json),
         cmocka_unit_test(test_marks_find_the_value_or_its_nearest_parent),
         cmocka_unit_test(test_written_yaml_reads_back_the_same),

@@ -49,6 +49,7 @@ static struct settings settings_of(const char *root)
     settings.port_low = 10000 + (uint32_t)getpid() % 20000; /* below ephemeral ports */
     settings.port_high = settings.port_low + 20;
     settings.probe_port = 0;
+    settings.log_bytes = (uint64_t)64 << 20;
     return settings;
 }
 

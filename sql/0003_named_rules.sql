@@ -1,4 +1,4 @@
--- Migration 2: rules that only a type or the core held get a name of their own.
+-- Migration 3: rules that only a type or the core held get a name of their own.
 --
 -- The name of a broken constraint is what an operator, a log and a test see. NOT NULL has none, and
 -- settings were checked by the program alone.
