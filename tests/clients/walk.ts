@@ -64,6 +64,8 @@ async function processItself(): Promise<void> {
   good(await anybody.GET("/readyz"));
   good(await anybody.GET("/version"));
   good(await anybody.GET("/openapi.json"));
+  const code = { params: { path: { code: "not-found" } } };
+  assert.match(good(await anybody.GET("/errors/{code}", { ...code, parseAs: "text" })), /not-found/);
   assert.match(good(await anybody.GET("/metrics", { parseAs: "text" })), /^# HELP /);
   assert.match(good(await anybody.GET("/ca.pem", { parseAs: "text" })), /BEGIN CERTIFICATE/);
   assert.match(good(await anybody.GET("/", { parseAs: "text" })), /<!DOCTYPE html>/);
@@ -127,11 +129,15 @@ async function join(): Promise<void> {
     proof: sign(null, proved, pair.privateKey).toString("hex"),
   };
   const machine = client(secret);
-  good(await machine.POST("/api/v1/join", { body }));
+  const joined = good(await machine.POST("/api/v1/join", { body }));
   refused(await machine.POST("/api/v1/join", { body: { ...body, machine: randomBytes(32).toString("hex") } }),
           409, "join-token-spent");
   refused(await anybody.POST("/api/v1/join", { body }), 401, "auth-required");
   assert.match(token.command, /^sheaf-worker join /);
+  const params = { path: { id: joined.node } };
+  const gone = good(await operator.POST("/api/v1/nodes/{id}/revoke", {
+    params, body: { reason: "walk" } }));
+  assert.equal(gone.state, "gone");
 }
 
 async function hardware(): Promise<void> {
