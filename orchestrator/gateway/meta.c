@@ -239,5 +239,5 @@ void api_page(struct gateway *gateway, struct http_call *call)
         return;
     }
     db_args_init(&args, QUERY_SUMMARY);
-    db_run(gateway->db, &args, 1, on_summary, call->id, gateway);
+    db_ask(gateway->db, &db_sight_own, &args, 1, on_summary, call->id, gateway);
 }
