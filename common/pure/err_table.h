@@ -111,7 +111,7 @@ ERR(WIRE_STATE,          "wrong-state",           204, 0, PROVIDER, 0, "Message 
 ERR(WIRE_VERSION,        "protocol-version",      205, 0, PROVIDER, 0, "Protocol version not supported", "upgrade the worker")
 ERR(WIRE_INVENTORY,      "inventory",             206, 0, PROVIDER, 0, "Invalid inventory", "sheaf-worker doctor")
 ERR(WIRE_FENCE,          "fence",                 207, 0, PLATFORM, 0, "Wrong term or epoch", "nothing to do")
-ERR(WIRE_SIGNATURE,      "signature",             208, 0, PROVIDER, 0, "Signature does not verify", "join this machine again")
+ERR(WIRE_SIGNATURE,      "signature",             208, 422, PROVIDER, 0, "Signature does not verify", "join this machine again")
 ERR(WIRE_ORDER,          "order-refused",         209, 0, PLATFORM, 0, "The order is expired, misaddressed or badly signed", "check the clocks")
 ERR(NOT_ENROLLED,        "not-enrolled",          210, 0, PROVIDER, 0, "This key is not enrolled", "sheaf-worker join TOKEN")
 ERR(JOIN_TOKEN_SPENT,    "join-token-spent",      211, 409, PROVIDER, 0, "The join token is spent or expired", "make another: sheaf token join")
