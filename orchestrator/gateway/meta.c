@@ -98,6 +98,9 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
     struct command_counters commands = command_counters(gateway->commands);
     struct bulk_counters bulk = bulk_counters(gateway->bulk);
     const struct sample samples[] = {
+        {"sheaf_gateway_config_reload_failed", "gauge",
+         "1 when the configuration read at the last SIGHUP was refused: the old one holds.",
+         gateway->reload_failed},
         {"sheaf_gateway_db_up", "gauge", "Database connections open.", db.up},
         {"sheaf_gateway_db_requests_total", "counter", "Requests to the database.", db.requests},
         {"sheaf_gateway_db_failed_total", "counter", "Requests that failed.", db.failed},

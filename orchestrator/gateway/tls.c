@@ -29,6 +29,15 @@ static int ssl_error(struct err *err, enum err_code code, const char *what)
     return err_set(err, code, "%s: %s", what, text);
 }
 
+/* A file of the operator's, by the option that named it. */
+static int option_error(struct err *err, const char *option, const char *path)
+{
+    struct err why = {0};
+
+    (void)ssl_error(&why, ERR_CONFIG_INVALID, path);
+    return err_set_at(err, ERR_CONFIG_INVALID, option, "%s", why.text);
+}
+
 /* -- files ---------------------------------------------------------------------------------- */
 
 static int write_bio(BIO *bio, const char *path, mode_t mode, struct err *err)
@@ -353,12 +362,12 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
 
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, cert) != 1) {
         SSL_CTX_free(context);
-        return ssl_error(err, ERR_CONFIG_INVALID, cert);
+        return option_error(err, "tls-cert", cert);
     }
     if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1
         || SSL_CTX_check_private_key(context) != 1) {
         SSL_CTX_free(context);
-        return ssl_error(err, ERR_CONFIG_INVALID, key);
+        return option_error(err, "tls-key", key);
     }
     (void)SSL_CTX_get0_chain_certs(context, &chain);
     const X509 *last = sk_X509_num(chain) > 0 ? sk_X509_value(chain, sk_X509_num(chain) - 1)

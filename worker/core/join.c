@@ -296,7 +296,7 @@ static int measure(struct join *join, struct err *err)
 
     printf("Self-test, seeded by the orchestrator\n");
     fflush(stdout);
-    rc = agent_run(join->call->settings, &join->host, AGENT_JOIN, err);
+    rc = agent_run(join->call->settings, NULL, &join->host, AGENT_JOIN, err);
     if (rc == 0)
         printf(join->call->run ? "online as %s, waiting for work\n"
                                : "joined as %s; start it: sheaf-worker run\n",
