@@ -4,12 +4,14 @@
 
 #include "cli/command.h"
 #include "cli/term.h"
+#include "common/io/process.h"
 
 int main(int argc, char **argv)
 {
     struct args args;
     struct err err;
 
+    process_keep_secrets();
     signal(SIGPIPE, SIG_IGN);
     if (command_parse(argc, argv, &args, &err) < 0)
         return command_fail(&err);

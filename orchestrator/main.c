@@ -9,6 +9,7 @@
 
 #include "common/io/clock.h"
 #include "common/io/log.h"
+#include "common/io/process.h"
 #include "orchestrator/fleet/fleet.h"
 #include "orchestrator/fleet/link_file.h"
 #include "orchestrator/fleet/metrics.h"
@@ -555,6 +556,7 @@ int main(int argc, char **argv)
     int code;
     int rc;
 
+    process_keep_secrets();
     program.config = config_new(setup_options, "SHEAF_ORCHESTRATOR");
     rc = config_load(program.config, &argc, argv, &err);
     word = argc > 1 ? argv[1] : "";

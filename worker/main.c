@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/pure/mem.h"
 #include "worker/core/verbs.h"
 
@@ -146,6 +147,7 @@ int main(int argc, char **argv)
     struct config *config = config_new(settings_options(), "SHEAF_WORKER");
     int code = 0;
 
+    process_keep_secrets();
     if (take_flag(&argc, argv, "--version"))
         printf("sheaf-worker %s\n", SHEAF_VERSION);
     else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)

@@ -9,6 +9,7 @@
 #include "common/io/fs.h"
 #include "common/io/json.h"
 #include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/io/yaml.h"
 #include "common/pure/mem.h"
 #include "common/pure/money.h"
@@ -347,17 +348,6 @@ static void env_name(const struct config *config, const char *key, char out[ENV_
     }
 }
 
-/* What ps and /proc show of us: the value is ours from here on. */
-static void hide(const char *text)
-{
-    union {
-        const char *in;
-        char *out;
-    } cast = {.in = text};
-
-    memset(cast.out, '*', strlen(text));
-}
-
 int config_load_env(struct config *config, struct err *err)
 {
     for (size_t i = 0; i < config->count; i++) {
@@ -371,7 +361,7 @@ int config_load_env(struct config *config, struct err *err)
         if (rc != 0)
             return rc;
         if ((config->options[i].flags & CONFIG_SECRET) != 0) {
-            hide(text);
+            process_hide(text);
             (void)unsetenv(name); /* nor do children see it */
         }
     }
@@ -429,7 +419,7 @@ static int take_flag(struct config *config, const struct flag *flag, const char 
     int rc = option != NULL ? set_value(config, index, value, &setting, err)
                             : config_load_file(config, value, err);
     if (option != NULL && (option->flags & CONFIG_SECRET) != 0)
-        hide(value);
+        process_hide(value);
     return rc != 0 ? rc : flag->value != NULL ? 1 : 2;
 }
 

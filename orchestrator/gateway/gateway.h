@@ -39,7 +39,7 @@ struct gateway {
     struct curve_pair bulk_pair;
     uint8_t ca_sha256[SHA256_SIZE];
     bool reload_failed; /* the last SIGHUP found a configuration that is not valid */
-    char *ca_pem;       /* NULL with certificates of the operator's own */
+    char *ca_pem;       /* what clients pin; NULL without TLS */
     char *openapi;      /* JSON text */
     char *reasons;      /* jsonb for PARAM_REASONS */
     char *scopes;       /* jsonb for PARAM_SCOPES */

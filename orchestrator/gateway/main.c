@@ -14,6 +14,7 @@
 #include "common/io/fs.h"
 #include "common/io/log.h"
 #include "common/io/loop.h"
+#include "common/io/process.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/api.h"
 #include "orchestrator/gateway/auth.h"
@@ -57,7 +58,7 @@ static const struct config_option options[] = {
 struct certificates {
     SSL_CTX *tls; /* NULL: plain HTTP on loopback */
     char ca_path[512];
-    char *ca_pem; /* NULL with certificates of the operator's own */
+    char *ca_pem; /* what clients pin; NULL without TLS */
     uint8_t ca_sha256[SHA256_SIZE];
 };
 
@@ -214,7 +215,7 @@ static int make_certificates(const struct start *start, const struct config *con
         rc = 0;
     else if (config_is_set(config, "tls-cert"))
         rc = tls_own(config_text(config, "tls-cert"), config_text(config, "tls-key"), &made.tls,
-                     made.ca_sha256, err);
+                     &made.ca_pem, made.ca_sha256, err);
     else
         rc = make_local(start, config_text(config, "san"), &made, err);
     if (rc == 0)
@@ -560,6 +561,7 @@ static int command_line(struct start *start, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct start start = {.config = config_new(options, "SHEAF_GATEWAY"), .lock = -1};
+    process_keep_secrets();
     int rc = command_line(&start, argc, argv);
 
     config_free(start.config);

@@ -50,7 +50,7 @@ void api_openapi(struct gateway *gateway, struct http_call *call)
 void api_ca(struct gateway *gateway, struct http_call *call)
 {
     if (gateway->ca_pem == NULL)
-        http_problemf(call, ERR_NOT_FOUND, "this gateway uses a certificate of its operator's own");
+        http_problemf(call, ERR_NOT_FOUND, "this gateway serves no TLS");
     else
         http_reply(call, 200, "application/x-pem-file", gateway->ca_pem, strlen(gateway->ca_pem));
 }
