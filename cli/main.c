@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/term.h"
 #include "common/io/fs.h"
+#include "common/io/process.h"
 
 int main(int argc, char **argv)
 {
@@ -12,6 +13,7 @@ int main(int argc, char **argv)
     struct err err;
 
     fs_guard_streams();
+    process_keep_secrets();
     signal(SIGPIPE, SIG_IGN);
     if (command_parse(argc, argv, &args, &err) < 0)
         return command_fail(&err);

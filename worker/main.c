@@ -5,6 +5,7 @@
 
 #include "common/io/fs.h"
 #include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/pure/mem.h"
 #include "worker/core/verbs.h"
 
@@ -153,6 +154,7 @@ int main(int argc, char **argv)
     int code = 0;
 
     fs_guard_streams();
+    process_keep_secrets();
     if (take_flag(&argc, argv, "--version"))
         printf("sheaf-worker %s\n", SHEAF_VERSION);
     else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)

@@ -9,6 +9,8 @@
 
 #include "common/io/fs.h"
 #include "common/io/json.h"
+#include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/io/yaml.h"
 #include "common/pure/mem.h"
 #include "common/pure/money.h"
@@ -19,6 +21,7 @@
 #define ENV_NAME      96
 #define HELP_COLUMN   28
 #define MAX_LISTENING 8
+#define MAX_FILES     8
 
 /* The later wins. */
 enum origin {
@@ -37,12 +40,20 @@ struct value {
     int64_t number; /* of all types but text */
 };
 
+/* A file that was read, to be read again. */
+struct source {
+    char *path; /* owned */
+    enum origin origin;
+};
+
 struct config {
     const struct config_option *options;
     const char *prefix;
     struct value *values; /* one per option */
     size_t count;
     enum origin file_origin; /* of the file that is being read */
+    struct source files[MAX_FILES];
+    size_t file_count;
     bool file_loaded;
 };
 
@@ -126,7 +137,7 @@ static int set_value(struct config *config, size_t index, const char *text,
 {
     const struct config_option *option = &config->options[index];
     struct value *value = &config->values[index];
-    const char *shown = option->secret ? "***" : text;
+    const char *shown = (option->flags & CONFIG_SECRET) != 0 ? "***" : text;
     int64_t number = 0;
     const char *wrong = parse_number(option->type, text, &number);
 
@@ -177,6 +188,8 @@ void config_free(struct config *config)
         free(config->values[i].text);
         free(config->values[i].where);
     }
+    for (size_t i = 0; i < config->file_count; i++)
+        free(config->files[i].path);
     free(config->values);
     free(config);
 }
@@ -244,6 +257,19 @@ static int load_object(struct config *config, const char *path, json_t *object,
     return 0;
 }
 
+static int remember_file(struct config *config, const char *path, enum origin origin,
+                         struct err *err)
+{
+    for (size_t i = 0; i < config->file_count; i++) {
+        if (config->files[i].origin == origin && strcmp(config->files[i].path, path) == 0)
+            return 0;
+    }
+    if (config->file_count == MAX_FILES)
+        return err_set(err, ERR_CONFIG_INVALID, "%s: more than %d files", path, MAX_FILES);
+    config->files[config->file_count++] = (struct source){mem_strdup(path), origin};
+    return 0;
+}
+
 static int load_file(struct config *config, const char *path, enum origin origin, struct err *err)
 {
     struct yaml_marks *marks = NULL;
@@ -251,9 +277,12 @@ static int load_file(struct config *config, const char *path, enum origin origin
     struct buf text;
     struct err why;
 
+    int rc = remember_file(config, path, origin, err);
+    if (rc != 0)
+        return rc;
     config->file_origin = origin;
     buf_init(&text, 0);
-    int rc = fs_read(path, YAML_MAX_BYTES, &text, &why);
+    rc = fs_read(path, YAML_MAX_BYTES, &text, &why);
     if (rc != 0) {
         rc = err_set(err, ERR_CONFIG_INVALID, "%s", why.text);
     } else if (text.length > 0) {
@@ -293,7 +322,8 @@ int config_save(const struct config *config, const char *const *skip, const char
 
     for (size_t i = 0; i < config->count; i++) {
         const struct config_option *option = &config->options[i];
-        bool skipped = option->secret || config->values[i].origin <= ORIGIN_DEFAULT;
+        bool skipped =
+            (option->flags & CONFIG_SECRET) != 0 || config->values[i].origin <= ORIGIN_DEFAULT;
         for (const char *const *key = skip; !skipped && *key != NULL; key++)
             skipped = strcmp(*key, option->key) == 0;
         if (!skipped)
@@ -332,6 +362,10 @@ int config_load_env(struct config *config, struct err *err)
         int rc = set_value(config, i, text, &setting, err);
         if (rc != 0)
             return rc;
+        if ((config->options[i].flags & CONFIG_SECRET) != 0) {
+            process_hide(text);
+            (void)unsetenv(name); /* nor do children see it */
+        }
     }
     return 0;
 }
@@ -386,6 +420,8 @@ static int take_flag(struct config *config, const struct flag *flag, const char 
         return err_set_at(err, ERR_USAGE, name, "--%s needs a value", name);
     int rc = option != NULL ? set_value(config, index, value, &setting, err)
                             : config_load_file(config, value, err);
+    if (option != NULL && (option->flags & CONFIG_SECRET) != 0)
+        process_hide(value);
     return rc != 0 ? rc : flag->value != NULL ? 1 : 2;
 }
 
@@ -595,6 +631,92 @@ int config_check_ports(const struct config *config, const char *const *keys, str
     return 0;
 }
 
+/* -- reading again -------------------------------------------------------------------------- */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+/* "file:line:key: " before an error that only names the key. */
+static void say_where(const struct config *config, struct err *err)
+{
+    struct err plain = *err;
+    size_t index = 0;
+
+    if (err->pointer[0] == '\0' || find(config, err->pointer, strlen(err->pointer), &index) == NULL)
+        return;
+    const char *where = config->values[index].where;
+    if (where != NULL && strncmp(err->text, where, strlen(where)) != 0)
+        (void)err_set_at(err, plain.code, plain.pointer, "%s:%s: %s", where, plain.pointer,
+                         plain.text);
+}
+
+static int load_again(const struct config *config, struct config *fresh, struct err *err)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct value *value = &config->values[i];
+        struct setting setting = {value->origin, ERR_CONFIG_INVALID, value->where};
+        if (value->origin == ORIGIN_ENV || value->origin == ORIGIN_FLAG)
+            BUG_ON(set_value(fresh, i, value->text, &setting, NULL) != 0);
+    }
+    for (size_t i = 0; i < config->file_count; i++) {
+        const struct source *file = &config->files[i];
+        int rc = file->origin == ORIGIN_SAVED ? config_load_saved(fresh, file->path, err)
+                                              : config_load_file(fresh, file->path, err);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void take_over(struct config *config, struct config *fresh)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct config_option *option = &config->options[i];
+        struct value *now = &config->values[i];
+        struct value *next = &fresh->values[i];
+        if (same_text(now->text, next->text))
+            continue;
+        if ((option->flags & CONFIG_RELOAD) == 0) {
+            log_warn("config", "needs-restart", "key=%s", option->key);
+            continue;
+        }
+        bool secret = (option->flags & CONFIG_SECRET) != 0;
+        log_info("config", "changed", "key=%s value=" LOG_Q, option->key,
+                 secret               ? "***"
+                 : next->text != NULL ? next->text
+                                      : "");
+        struct value old = *now;
+        *now = *next;
+        *next = old;
+    }
+}
+
+int config_reload(struct config *config, const struct config_reload *reload, struct err *err)
+{
+    struct config *fresh = config_new(config->options, config->prefix);
+    struct err why = {0};
+    int rc = load_again(config, fresh, &why);
+
+    if (rc == 0) {
+        rc = reload->check(fresh, reload->arg, &why);
+        if (rc != 0)
+            say_where(fresh, &why);
+    }
+    if (rc == 0) {
+        take_over(config, fresh);
+        log_info("config", "reloaded", "files=%zu", config->file_count);
+    } else {
+        log_error("config", "reload-refused", "detail=" LOG_Q, why.text);
+        rc = err_set_at(err, why.code, why.pointer, "%s", why.text);
+    }
+    config_free(fresh);
+    return rc;
+}
+
+/* -- printing ------------------------------------------------------------------------------- */
+
 void config_print(const struct config *config, struct buf *out)
 {
     for (size_t i = 0; i < config->count; i++) {
@@ -606,13 +728,14 @@ void config_print(const struct config *config, struct buf *out)
         }
         if (option->type == CONFIG_TEXT) {
             /* A JSON text is a double-quoted YAML scalar. */
-            json_t *text = json_string(option->secret ? "***" : value->text);
+            json_t *text = json_string((option->flags & CONFIG_SECRET) != 0 ? "***" : value->text);
             char *quoted = text != NULL ? json_write(text) : mem_strdup("\"(not UTF-8)\"");
             buf_printf(out, "%s: %s", option->key, quoted);
             free(quoted);
             json_decref(text);
         } else {
-            buf_printf(out, "%s: %s", option->key, option->secret ? "\"***\"" : value->text);
+            buf_printf(out, "%s: %s", option->key,
+                       (option->flags & CONFIG_SECRET) != 0 ? "\"***\"" : value->text);
         }
         buf_printf(out, " # %s\n", value->where);
     }
@@ -634,7 +757,10 @@ void config_help(const struct config *config, struct buf *out)
         if (strlen(left) > HELP_COLUMN - 1)
             buf_printf(out, "\n  %-*s", HELP_COLUMN, "");
         buf_puts(out, option->help);
-        if (option->value != NULL && option->value[0] != '\0' && !option->secret)
+        if ((option->flags & CONFIG_RELOAD) != 0)
+            buf_puts(out, "; SIGHUP reads it again");
+        if (option->value != NULL && option->value[0] != '\0'
+            && (option->flags & CONFIG_SECRET) == 0)
             buf_printf(out, " [%s]", option->value);
         buf_printf(out, " ($%s)\n", name);
     }

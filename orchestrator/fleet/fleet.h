@@ -16,6 +16,8 @@
 #include "orchestrator/fleet/endpoint.h"
 #include "orchestrator/store/engine.h"
 
+/* Missed heartbeats that make a node silent. */
+#define FLEET_MISSED      3
 #define FLEET_MAX_CONTROL 8 /* advertised control endpoints */
 
 #define FLEET_WORKER_DOMAIN  "worker"

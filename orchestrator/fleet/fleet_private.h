@@ -10,8 +10,6 @@
 #include "orchestrator/fleet/liveness.h"
 #include "orchestrator/fleet/session.h"
 
-/* Missed heartbeats that make a node silent. */
-#define FLEET_MISSED 3
 /* A worker comes back within its longest reconnect pause (10 s) and a handshake. */
 #define FLEET_BOOT_GRACE_US ((int64_t)30000000)
 #define FLEET_TICK_US       ((int64_t)250000)

@@ -111,6 +111,9 @@ void metrics_write(const struct metrics_facts *facts, struct buf *out)
     write_fleet(&facts->fleet, out);
     gauge(out, "term", "Leadership term.", facts->term);
     gauge(out, "resident_bytes", "Resident memory.", facts->resident_bytes);
+    gauge(out, "config_reload_failed",
+          "1 when the configuration read at the last SIGHUP was refused: the old one holds.",
+          facts->reload_failed);
     seconds(out, "up_seconds", "gauge", "Time since the start.", facts->up_us);
 }
 

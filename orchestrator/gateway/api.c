@@ -422,6 +422,21 @@ void api_add_sight(struct db_args *args, const struct http_call *call)
     add_or_null(args, call_caller(call)->project);
 }
 
+void api_ask(struct gateway *gateway, const struct http_call *call, struct db_args *args,
+             db_on_done_f on_done, void *arg)
+{
+    const struct caller *caller = call_caller(call);
+    struct db_sight sight = {0};
+
+    if (caller != NULL)
+        sight = (struct db_sight){
+            .all = caller_sees_all(caller),
+            .project = caller->project,
+            .provider = caller->provider,
+        };
+    db_ask(gateway->db, &sight, args, 1, on_done, call->id, arg);
+}
+
 static int add_param(struct db_args *args, enum query_param param, const struct gateway *gateway,
                      const struct http_call *call, const struct uuid *object, struct err *err)
 {
@@ -527,7 +542,7 @@ static void query_run(struct gateway *gateway, struct http_call *call, db_on_don
         http_problem(call, &err);
         return;
     }
-    db_run(gateway->db, &args, 1, on_done, call->id, gateway);
+    api_ask(gateway, call, &args, on_done, gateway);
 }
 
 void api_query(struct gateway *gateway, struct http_call *call)
@@ -595,7 +610,7 @@ static void reread(struct gateway *gateway, struct http_call *call)
         http_problem(call, &err);
         return;
     }
-    db_run(gateway->db, &args, 1, on_reread, call->id, gateway);
+    api_ask(gateway, call, &args, on_reread, gateway);
 }
 
 static json_t *compose(const struct gateway *gateway, const struct http_call *call, struct err *err)

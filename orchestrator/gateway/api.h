@@ -99,6 +99,9 @@ const struct route *call_route(const struct http_call *call);
 void api_json(struct http_call *call, int status, json_t *value); /* takes the reference */
 /* Adds $n = PARAM_ALL and PARAM_PROJECT of the caller. */
 void api_add_sight(struct db_args *args, const struct http_call *call);
+/* Asks one statement on behalf of the caller: with no more sight than theirs. */
+void api_ask(struct gateway *gateway, const struct http_call *call, struct db_args *args,
+             db_on_done_f on_done, void *arg);
 /* The JSON object of the body, checked for media type. The caller owns it. */
 int api_body(const struct http_call *call, json_t **ret_body, struct err *err) SHEAF_MUST_USE;
 /* Refuses keys other than those named (a NULL-ended list). */

@@ -178,5 +178,5 @@ void auth_check(struct auth *auth, struct http_call *call, uint32_t scope,
     *kept = lookup;
     db_args_init(&args, QUERY_AUTH);
     db_add_bytes(&args, lookup.hash, SHA256_SIZE);
-    db_run(auth->gateway->db, &args, 1, on_looked_up, call->id, kept);
+    db_ask(auth->gateway->db, &db_sight_own, &args, 1, on_looked_up, call->id, kept);
 }

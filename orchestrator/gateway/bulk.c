@@ -313,7 +313,7 @@ void bulk_refresh(struct bulk *bulk)
     }
     bulk->refreshing = true;
     db_args_init(&args, QUERY_NODE_KEYS);
-    db_run(bulk->gateway->db, &args, 1, on_keys, 0, bulk);
+    db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_keys, 0, bulk);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)

@@ -17,11 +17,13 @@
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS   5000
 
+/* Its first statement tells the database the request's sight; the asker knows of the others. */
 struct request {
     struct request *next;
     struct request *same;     /* asked the same meanwhile: answered by this one's result */
-    uint8_t key[SHA256_SIZE]; /* of what is asked; zeros = not to be shared */
+    uint8_t key[SHA256_SIZE]; /* of what is asked and for whom; zeros = not to be shared */
     bool shared;
+    struct db_sight sight;
     struct db_args *args;
     uint32_t count;
     db_on_done_f on_done;
@@ -52,6 +54,8 @@ struct link {
     int backoff_ms;
     bool prepared[QUERY_COUNT];
     bool asked[QUERY_COUNT]; /* prepare sent within the running request */
+    struct db_sight sight;   /* of the session, when it is known */
+    bool sighted;
     struct request *request;
 };
 
@@ -146,18 +150,19 @@ int64_t db_int(const PGresult *result, int row, int column)
  */
 static void request_share(struct request *request)
 {
-    const struct db_args *args = &request->args[0];
-
-    request->shared = request->count == 1 && query_reads(args->query);
+    request->shared = request->count == 2 && query_reads(request->args[1].query);
     if (!request->shared)
         return;
     struct sha256_stream *stream = sha256_stream_new();
-    sha256_stream_add(stream, &args->query, sizeof(args->query));
-    for (uint32_t i = 0; i < args->count; i++) {
-        int length = args->arg[i].null ? -1 : args->arg[i].length;
-        sha256_stream_add(stream, &length, sizeof(length));
-        if (length > 0)
-            sha256_stream_add(stream, args->bytes.data + args->arg[i].offset, (size_t)length);
+    for (uint32_t k = 0; k < request->count; k++) {
+        const struct db_args *args = &request->args[k];
+        sha256_stream_add(stream, &args->query, sizeof(args->query));
+        for (uint32_t i = 0; i < args->count; i++) {
+            int length = args->arg[i].null ? -1 : args->arg[i].length;
+            sha256_stream_add(stream, &length, sizeof(length));
+            if (length > 0)
+                sha256_stream_add(stream, args->bytes.data + args->arg[i].offset, (size_t)length);
+        }
     }
     sha256_stream_end(stream, request->key);
     sha256_stream_free(stream);
@@ -199,8 +204,8 @@ static void request_end(struct db *db, struct request *request)
     if (failed)
         db->counters.failed++;
     for (struct request *one = request; one != NULL && !db->closing; one = one->same)
-        one->on_done(failed ? &request->err : NULL, request->results, request->count, one->call,
-                     one->arg);
+        one->on_done(failed ? &request->err : NULL, request->results + 1, request->count - 1,
+                     one->call, one->arg);
     while (request != NULL) {
         struct request *same = request->same;
         request_free(request);
@@ -211,19 +216,39 @@ static void request_end(struct db *db, struct request *request)
 static void dispatch(struct db *db);
 static void link_down(struct link *link, const char *why);
 
-void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
-            uint64_t call, void *arg)
+const struct db_sight db_sight_own = {.all = true};
+
+static void add_id_or_empty(struct db_args *args, int64_t id)
+{
+    if (id == 0)
+        db_add_text(args, "");
+    else
+        db_add_int(args, id);
+}
+
+static void sight_args(const struct db_sight *sight, struct db_args *ret_args)
+{
+    db_args_init(ret_args, QUERY_SIGHT);
+    db_add_text(ret_args, sight->all ? "t" : "");
+    add_id_or_empty(ret_args, sight->project);
+    add_id_or_empty(ret_args, sight->provider);
+}
+
+void db_ask(struct db *db, const struct db_sight *sight, struct db_args *args, uint32_t count,
+            db_on_done_f on_done, uint64_t call, void *arg)
 {
     struct request *request = mem_new(1, sizeof(*request));
 
-    request->args = mem_new(count, sizeof(*args));
-    memcpy(request->args, args, count * sizeof(*args));
+    request->sight = *sight;
+    request->args = mem_new((size_t)count + 1, sizeof(*args));
+    sight_args(sight, &request->args[0]);
+    memcpy(request->args + 1, args, count * sizeof(*args));
     for (uint32_t i = 0; i < count; i++) {
         BUG_ON(args[i].bytes.full);
         db_args_init(&args[i], args[i].query);
     }
-    request->count = count;
-    request->results = mem_new(count, sizeof(PGresult *));
+    request->count = count + 1;
+    request->results = mem_new(request->count, sizeof(PGresult *));
     request->on_done = on_done;
     request->call = call;
     request->arg = arg;
@@ -357,6 +382,12 @@ static bool link_flush(struct link *link)
     return true;
 }
 
+static bool link_has_sight(const struct link *link, const struct db_sight *sight)
+{
+    return link->sighted && link->sight.all == sight->all && link->sight.project == sight->project
+           && link->sight.provider == sight->provider;
+}
+
 static void link_start(struct link *link, struct request *request)
 {
     bool sent = true;
@@ -366,21 +397,39 @@ static void link_start(struct link *link, struct request *request)
         map_put(&link->db->running, request->key, SHA256_SIZE, request);
     link->state = LINK_BUSY;
     memset(link->asked, 0, sizeof(link->asked));
-    request->done = 0;
-    for (uint32_t i = 0; i < request->count && sent; i++)
+    /* A caller's requests follow each other: what the session knows is not said again. */
+    request->done = link_has_sight(link, &request->sight) ? 1 : 0;
+    link->sighted = false;
+    for (uint32_t i = request->done; i < request->count && sent; i++)
         sent = send_statement(link, &request->args[i]);
-    request->preparing = link->asked[request->args[0].query];
+    request->preparing = link->asked[request->args[request->done].query];
     if (!sent || !PQpipelineSync(link->pg) || !link_flush(link))
         link_down(link, PQerrorMessage(link->pg));
 }
 
+/* An idle connection for this sight, at best one that has it; NULL when all are busy. */
+static struct link *link_for(struct db *db, const struct db_sight *sight)
+{
+    struct link *idle = NULL;
+
+    for (uint32_t i = 0; i < db->link_count; i++) {
+        struct link *link = &db->links[i];
+        if (link->state != LINK_IDLE)
+            continue;
+        if (link_has_sight(link, sight))
+            return link;
+        idle = link;
+    }
+    return idle;
+}
+
 static void dispatch(struct db *db)
 {
-    for (uint32_t i = 0; i < db->link_count && db->first != NULL; i++) {
-        struct request *request = db->links[i].state == LINK_IDLE ? take_next(db) : NULL;
-        if (request != NULL)
-            link_start(&db->links[i], request);
-    }
+    struct request *request;
+
+    while (db->first != NULL && link_for(db, &db->first->sight) != NULL
+           && (request = take_next(db)) != NULL)
+        link_start(link_for(db, &request->sight), request);
 }
 
 static void on_soon(evutil_socket_t fd, short what, void *arg)
@@ -454,6 +503,9 @@ static void link_finish(struct link *link)
     link->request = NULL;
     link->state = LINK_IDLE;
     running_leave(db, request);
+    /* A request that failed was rolled back, its sight with it: then the session's is not known. */
+    link->sighted = request->err.code == ERR_NONE;
+    link->sight = request->sight;
     request_end(db, request);
     dispatch(db);
 }
@@ -604,6 +656,7 @@ static void link_down(struct link *link, const char *why)
     PQfinish(link->pg);
     link->pg = NULL;
     link->state = LINK_DOWN;
+    link->sighted = false;
     link->request = NULL;
     memset(link->prepared, 0, sizeof(link->prepared));
     link->backoff_ms =

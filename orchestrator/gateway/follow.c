@@ -372,7 +372,7 @@ static void on_answer(struct follower *follower, struct http_call *call, const s
 ON_ROWS(on_events, take_events, false)
 ON_ROWS(on_page, take_page, true)
 
-static void ask_page(struct follower *follower)
+static void ask_page(struct follower *follower, const struct http_call *call)
 {
     struct db_args args;
     struct buf list[3];
@@ -401,7 +401,7 @@ static void ask_page(struct follower *follower)
     }
     db_add_int(&args, PAGE_PIECES);
     follower->asking = true;
-    db_run(follower->follow->gateway->db, &args, 1, on_page, follower->call, follower->follow);
+    api_ask(follower->follow->gateway, call, &args, on_page, follower->follow);
 }
 
 static void on_log_job(const struct err *err, PGresult *const *results, uint32_t count, uint64_t id,
@@ -422,7 +422,7 @@ static void on_log_job(const struct err *err, PGresult *const *results, uint32_t
         return;
     follower->woken = woken;
     if (follower->reading)
-        ask_page(follower);
+        ask_page(follower, call);
     else if (woken)
         pump(follower, call);
 }
@@ -442,8 +442,8 @@ static void ask(struct follower *follower, struct http_call *call)
         db_add_int(&args, (int64_t)follower->epoch);
     }
     follower->asking = true;
-    db_run(gateway->db, &args, 1, follower->kind == FOLLOW_EVENTS ? on_events : on_log_job,
-           follower->call, follower->follow);
+    api_ask(gateway, call, &args, follower->kind == FOLLOW_EVENTS ? on_events : on_log_job,
+            follower->follow);
 }
 
 /* Asks for what is new, unless it is asking already or the client has not read the last. */

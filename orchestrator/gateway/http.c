@@ -705,6 +705,12 @@ void http_server_free(struct http_server *server)
     free(server);
 }
 
+void http_server_reload(struct http_server *server, SSL_CTX *tls, uint32_t max_connections)
+{
+    server->options.tls = tls;
+    server->options.max_connections = max_connections;
+}
+
 struct http_counters http_counters(const struct http_server *server)
 {
     return server->counters;

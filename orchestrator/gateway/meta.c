@@ -67,7 +67,7 @@ void api_error(struct gateway *gateway, struct http_call *call)
 void api_ca(struct gateway *gateway, struct http_call *call)
 {
     if (gateway->ca_pem == NULL)
-        http_problemf(call, ERR_NOT_FOUND, "this gateway uses a certificate of its operator's own");
+        http_problemf(call, ERR_NOT_FOUND, "this gateway serves no TLS");
     else
         http_reply(call, 200, "application/x-pem-file", gateway->ca_pem, strlen(gateway->ca_pem));
 }
@@ -117,6 +117,9 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
     struct command_counters commands = command_counters(gateway->commands);
     struct bulk_counters bulk = bulk_counters(gateway->bulk);
     const struct sample samples[] = {
+        {"sheaf_gateway_config_reload_failed", "gauge",
+         "1 when the configuration read at the last SIGHUP was refused: the old one holds.",
+         gateway->reload_failed},
         {"sheaf_gateway_db_up", "gauge", "Database connections open.", db.up},
         {"sheaf_gateway_db_requests_total", "counter", "Requests to the database.", db.requests},
         {"sheaf_gateway_db_shared_total", "counter",
@@ -266,5 +269,5 @@ void api_page(struct gateway *gateway, struct http_call *call)
         return;
     }
     db_args_init(&args, QUERY_SUMMARY);
-    db_run(gateway->db, &args, 1, on_summary, call->id, gateway);
+    db_ask(gateway->db, &db_sight_own, &args, 1, on_summary, call->id, gateway);
 }

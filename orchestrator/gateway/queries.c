@@ -74,12 +74,13 @@
 
 /* Pairs of the placed gang from the link table, the worst first; bounded like why. */
 #define JOB_PAIRS \
-    "(select coalesce(json_agg(json_build_object('a', q.a, 'b', q.b, 'rtt_us', q.rtt)), '[]'::json)" \
+    "case when (j.spec::json ->> 'nodes')::bigint > 1 then" \
+    " (select coalesce(json_agg(json_build_object('a', q.a, 'b', q.b, 'rtt_us', q.rtt)), '[]'::json)" \
     " from (select na.name as a, nb.name as b, l.rtt_p95_us as rtt" \
     " from gang_rank ra join gang_rank rb on rb.attempt = ra.attempt and ra.node < rb.node" \
     " join link l on l.a = ra.node and l.b = rb.node" \
     " join node na on na.id = ra.node join node nb on nb.id = rb.node" \
-    " where ra.attempt = j.attempt order by l.rtt_p95_us desc, l.a, l.b limit 120) q)"
+    " where ra.attempt = j.attempt order by l.rtt_p95_us desc, l.a, l.b limit 120) q) else '[]'::json end"
 
 #define EVENT_JSON(reasons) \
     "json_build_object('id', e.id, 'at', " TIME("e.at_us") ", 'from', e.from_state," \
@@ -96,11 +97,11 @@
     " 'driver', d.driver) order by d.ordinal), '[]'::json) from device d where d.node = n.id)"
 
 #define NODE_LEASES \
-    "(select coalesce(json_agg(json_build_object('id', l.uid, 'job', lj.uid, 'attempt', la.uid," \
+    "(select coalesce(json_agg(json_build_object('id', l.uid, 'job', s.job, 'attempt', s.attempt," \
     " 'rank', lr.rank, 'price_per_hour', " MONEY("l.price") ", 'granted_at', " TIME("l.granted_us") "," \
     " 'from', " TIME("l.meter_from_us") ", 'billed_ms', l.billed_ms, 'earned', " MONEY("l.earned") ")" \
-    " order by l.id), '[]'::json) from lease l join attempt la on la.id = l.attempt" \
-    " join job lj on lj.id = la.job join gang_rank lr on lr.id = l.rank" \
+    " order by l.id), '[]'::json) from lease l cross join lease_serves(l.attempt) s" \
+    " join gang_rank lr on lr.id = l.rank" \
     " where l.node = n.id and l.ended_us is null)"
 
 /* `mine`: address, leases and earnings are the owner's and the operator's to see. */
@@ -280,11 +281,11 @@ static const struct query queries[QUERY_COUNT] = {
         "select " PAGE(
         "select x.id as k, json_build_object('id', x.id, 'kind', x.kind,"
         " 'direction', case when x.credit = c.id then 'in' else 'out' end,"
-        " 'amount', " MONEY("x.amount") ", 'asset', x.asset, 'other', o.purpose,"
-        " 'job', (select uid from job where id = x.job), 'at', " TIME("x.at_us") ","
+        " 'amount', " MONEY("x.amount") ", 'asset', x.asset,"
+        " 'other', purpose_of(case when x.credit = c.id then x.debit else x.credit end),"
+        " 'job', job_uid(x.job), 'at', " TIME("x.at_us") ","
         " 'memo', nullif(x.memo, ''), 'hash', encode(x.hash, 'hex')) as j"
-        " from transfer x join account o"
-        " on o.id = case when x.credit = c.id then x.debit else x.credit end"
+        " from transfer x"
         " where (x.debit = c.id or x.credit = c.id)"
         " and ($6::bigint is null or x.id < $6::bigint)", "desc", "$5")
         " from account c where c.uid = $4::uuid"
@@ -347,6 +348,13 @@ static const struct query queries[QUERY_COUNT] = {
         " where n.state = 'ready' and d.tier <> 'claimed'),"
         " 'leased', (select count(*) from lease_slot where live))::text",
         {PARAM_END}},
+
+    /* Of the session: db.c says it again whenever the next request has another, or one failed. */
+    [QUERY_SIGHT] = {"sight",
+        "select set_config('sheaf.sees_all', $1::text, false),"
+        " set_config('sheaf.project', $2::text, false),"
+        " set_config('sheaf.provider', $3::text, false)",
+        {0}},
 
     [QUERY_AUTH] = {"auth",
         "select t.id, t.project, t.provider, t.role, t.scopes, t.expires_us, p.name, v.name, t.uid"

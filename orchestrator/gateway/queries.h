@@ -51,6 +51,7 @@ enum query_id {
     QUERY_WHOAMI,
     QUERY_SUMMARY,
     /* -- for ourselves: columns as said beside them ------------------------------------------ */
+    QUERY_SIGHT,        /* $1 't' or '' $2 project or '' $3 provider or '': before a request */
     QUERY_AUTH,         /* $1 hash → id, project, provider, role, scopes, expires, project name */
     QUERY_TERM,         /* → term */
     QUERY_NODE_KEYS,    /* → curve_key (hex) of every node that is not gone */

@@ -128,7 +128,7 @@ static void look_at_content(struct retention *retention)
     db_args_init(&args, QUERY_CONTENT_NEEDED);
     db_add_text(&args, list.data);
     buf_fini(&list);
-    db_run(retention->gateway->db, &args, 1, on_needed, 0, retention);
+    db_ask(retention->gateway->db, &db_sight_own, &args, 1, on_needed, 0, retention);
 }
 
 /* -- logs ----------------------------------------------------------------------------------- */
@@ -165,7 +165,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     db_args_init(&args, QUERY_RETENTION_STEP);
     db_add_int(&args, cut_us(retention));
     db_add_int(&args, STEP_PIECES);
-    db_run(retention->gateway->db, &args, 1, on_step, 0, retention);
+    db_ask(retention->gateway->db, &db_sight_own, &args, 1, on_step, 0, retention);
 }
 
 /* -- life ----------------------------------------------------------------------------------- */

@@ -38,7 +38,7 @@ static int ask_content(struct gateway *gateway, struct http_call *call, const ch
         db_add_null(&args);
     db_add_bytes(&args, sha256, SHA256_SIZE);
     db_add_text(&args, caller_sees_all(caller) ? "t" : "f");
-    db_run(gateway->db, &args, 1, on_done, call->id, gateway);
+    api_ask(gateway, call, &args, on_done, gateway);
     return 0;
 }
 
@@ -494,5 +494,5 @@ void api_output(struct gateway *gateway, struct http_call *call)
     db_add_bytes(&args, job.bytes, sizeof(job.bytes));
     db_add_int(&args, (int64_t)value);
     db_add_text(&args, path);
-    db_run(gateway->db, &args, 1, on_output, call->id, gateway);
+    api_ask(gateway, call, &args, on_output, gateway);
 }

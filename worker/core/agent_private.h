@@ -86,7 +86,9 @@ struct agent_status {
 };
 
 struct agent {
-    const struct settings *settings;
+    const struct settings *settings; /* now */
+    struct settings kept;
+    struct config *config; /* NULL = never read again */
     const struct host_info *host;
     enum agent_mode mode;
     struct node_file node;
@@ -100,7 +102,7 @@ struct agent {
 
     struct event_base *base;
     void *zmq;
-    struct event *signals[2];
+    struct event *signals[3];
     struct event *second;  /* tick */
     struct event *receipt; /* every minute while something runs */
     struct event *usage;
@@ -195,6 +197,8 @@ void agent_logs_ack(struct agent *agent, const Sheaf__LogAck *ack);
 
 /* -- agent_devices.c --------------------------------------------------------------------------- */
 void agent_usage_start(struct agent *agent);
+/* With the interval as it is now. */
+void agent_usage_again(struct agent *agent);
 void agent_selftest_order(struct agent *agent, const Sheaf__SelfTest *order);
 void agent_probe_order(struct agent *agent, const Sheaf__Probe *order);
 bool agent_device_offered(const struct agent *agent, uint32_t ordinal);

@@ -11,6 +11,7 @@
 #include "common/io/frame.h"
 #include "common/io/httpc.h"
 #include "common/io/jointoken.h"
+#include "common/io/process.h"
 #include "common/pure/units.h"
 #include "worker/core/agent.h"
 #include "worker/core/checks.h"
@@ -43,6 +44,7 @@ static int read_token(const struct verb_call *call, struct join *join, struct er
         text[strcspn(text, "\r\n")] = '\0';
     } else {
         snprintf(text, sizeof(text), "%s", call->argv[0]);
+        process_hide(call->argv[0]); /* with --run it would stand in ps for as long as we run */
     }
     return join_token_parse(text, &join->token, err);
 }
@@ -303,7 +305,7 @@ static int measure(struct join *join, struct err *err)
 
     printf("Self-test, seeded by the orchestrator\n");
     fflush(stdout);
-    rc = agent_run(join->call->settings, &join->host, AGENT_JOIN, err);
+    rc = agent_run(join->call->settings, NULL, &join->host, AGENT_JOIN, err);
     if (rc == 0)
         printf(join->call->run ? "online as %s, waiting for work\n"
                                : "joined as %s; start it: sheaf-worker run\n",
@@ -350,6 +352,8 @@ int verb_join(const struct verb_call *call)
         printf("joined already: %s (%s) at %s; its identity is kept\n", join->node.name,
                uuid_format(&join->node.node, id), join->node.url);
         free(join);
+        if (call->argc > 0)
+            process_hide(call->argv[0]);
         return call->run ? verb_run(call) : 0;
     }
     if (rc == -ERR_NOT_ENROLLED) {

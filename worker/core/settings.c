@@ -10,41 +10,41 @@
 #include "common/pure/units.h"
 
 static const struct config_option options[] = {
-    {"state", CONFIG_TEXT, NULL, 0, 0, false, "DIR",
+    {"state", CONFIG_TEXT, NULL, 0, 0, 0, "DIR",
      "state folder; default /var/lib/sheaf/worker as root, else ~/.local/state/sheaf/worker"},
-    {"name", CONFIG_TEXT, NULL, 0, 0, false, "NAME", "name of this node; default its host name"},
-    {"address", CONFIG_TEXT, NULL, 0, 0, false, "IP",
+    {"name", CONFIG_TEXT, NULL, 0, 0, 0, "NAME", "name of this node; default its host name"},
+    {"address", CONFIG_TEXT, NULL, 0, 0, 0, "IP",
      "address at which peers reach this machine; default the one that routes to the gateway"},
-    {"port-range", CONFIG_TEXT, "7700-7799", 0, 0, false, "LOW-HIGH",
+    {"port-range", CONFIG_TEXT, "7700-7799", 0, 0, 0, "LOW-HIGH",
      "ports for tasks; the last one answers reachability tests"},
-    {"probe-port", CONFIG_INT, "7800", 1, 65535, false, "PORT", "UDP port for delay measurements"},
-    {"price", CONFIG_MONEY, "0.10", 0, 0, false, "AMOUNT", "asked per device and hour"},
-    {"region", CONFIG_TEXT, "unknown", 0, 0, false, "NAME",
+    {"probe-port", CONFIG_INT, "7800", 1, 65535, 0, "PORT", "UDP port for delay measurements"},
+    {"price", CONFIG_MONEY, "0.10", 0, 0, 0, "AMOUNT", "asked per device and hour"},
+    {"region", CONFIG_TEXT, "unknown", 0, 0, 0, "NAME",
      "a label for people; placement goes by measured delays"},
-    {"country", CONFIG_TEXT, "ZZ", 0, 0, false, "CC", "ISO 3166 code of two letters"},
-    {"notice", CONFIG_DURATION, "30s", 0, INT64_C(86400000000), false, "TIME",
+    {"country", CONFIG_TEXT, "ZZ", 0, 0, 0, "CC", "ISO 3166 code of two letters"},
+    {"notice", CONFIG_DURATION, "30s", 0, INT64_C(86400000000), 0, "TIME",
      "how long a job keeps running when its owner wants the device back"},
-    {"devices", CONFIG_TEXT, "all", 0, 0, false, "LIST",
+    {"devices", CONFIG_TEXT, "all", 0, 0, 0, "LIST",
      "ordinals to offer, e.g. 0,2; the others are never touched"},
-    {"machine-id", CONFIG_TEXT, "/etc/machine-id", 0, 0, false, "FILE",
+    {"machine-id", CONFIG_TEXT, "/etc/machine-id", 0, 0, 0, "FILE",
      "what tells this machine from others"},
-    {"unsafe-runtime", CONFIG_TEXT, NULL, 0, 0, false, "process",
+    {"unsafe-runtime", CONFIG_TEXT, NULL, 0, 0, 0, "process",
      "'process' runs jobs WITHOUT isolation, as your user: only for tests and your own jobs"},
-    {"declared-rtt", CONFIG_TEXT, NULL, 0, 0, false, "PEER=US,...",
+    {"declared-rtt", CONFIG_TEXT, NULL, 0, 0, CONFIG_RELOAD, "PEER=US,...",
      "least delay to a peer (node name, address or address:probe-port), in microseconds, where the "
      "network cannot show it; reported as declared"},
-    {"orphan-ttl", CONFIG_DURATION, "60m", INT64_C(60000000), INT64_C(604800000000), false, "TIME",
-     "how long jobs run without a word from the orchestrator before orphan-policy applies"},
-    {"orphan-policy", CONFIG_TEXT, "keep", 0, 0, false, "keep|stop",
+    {"orphan-ttl", CONFIG_DURATION, "60m", INT64_C(60000000), INT64_C(604800000000), CONFIG_RELOAD,
+     "TIME", "how long jobs run without a word from the orchestrator before orphan-policy applies"},
+    {"orphan-policy", CONFIG_TEXT, "keep", 0, 0, CONFIG_RELOAD, "keep|stop",
      "what to do with jobs after orphan-ttl"},
-    {"cache-size", CONFIG_BYTES, "20GiB", 0, 0, false, "SIZE",
+    {"cache-size", CONFIG_BYTES, "20GiB", 0, 0, 0, "SIZE",
      "inputs of jobs kept for the next one with the same; 0 keeps none"},
-    {"log-limit", CONFIG_BYTES, "64MiB", 1 << 16, INT64_C(1) << 34, false, "SIZE",
+    {"log-limit", CONFIG_BYTES, "64MiB", 1 << 16, INT64_C(1) << 34, 0, "SIZE",
      "kept of the output of each rank's process; the rest is cut with a line that says so"},
-    {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), false, "TIME",
-     "how often to look whether somebody else uses a device"},
-    {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
-    {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
+    {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), CONFIG_RELOAD,
+     "TIME", "how often to look whether somebody else uses a device"},
+    {"log-level", CONFIG_TEXT, "info", 0, 0, CONFIG_RELOAD, "LEVEL", "debug, info, warn or error"},
+    {NULL, CONFIG_TEXT, NULL, 0, 0, 0, NULL, NULL},
 };
 
 const struct config_option *settings_options(void)
@@ -269,6 +269,16 @@ int settings_keep(const struct config *config, const struct settings *settings, 
     int rc = settings_path(settings, "settings.yaml", path, err);
 
     return rc == 0 ? config_save(config, skip, path, err) : rc;
+}
+
+void settings_take(struct settings *settings, const struct settings *fresh)
+{
+    settings->orphan_ttl_us = fresh->orphan_ttl_us;
+    settings->orphan_stop = fresh->orphan_stop;
+    settings->usage_every_us = fresh->usage_every_us;
+    memcpy(settings->declared, fresh->declared, sizeof(settings->declared));
+    settings->declared_count = fresh->declared_count;
+    settings->log = fresh->log;
 }
 
 uint32_t settings_rtt(const struct settings *settings, const char *name, const char *address,

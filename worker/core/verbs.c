@@ -221,7 +221,7 @@ static int run_agent(const struct verb_call *call, enum agent_mode mode)
         return 1;
     rc = devices_probe(host, &err);
     if (rc == 0)
-        rc = agent_run(call->settings, host, mode, &err);
+        rc = agent_run(call->settings, call->config, host, mode, &err);
     free(host);
     return finish(rc, &err);
 }

@@ -8,7 +8,7 @@
 #include "worker/core/settings.h"
 
 struct verb_call {
-    const struct config *config;
+    struct config *config;
     const struct settings *settings;
     int argc; /* what follows the verb; options are taken out */
     char **argv;

@@ -68,7 +68,7 @@ static _Noreturn void worker_main(const char *root)
     snprintf(host->device[0].model, sizeof(host->device[0].model), "test");
     host->device[0].memory_mib = 1024;
     log_open("worker", getenv("POOL_DEBUG") ? LOG_DEBUG_LEVEL : LOG_ERROR_LEVEL);
-    rc = agent_run(&settings, host, AGENT_RUN, &err);
+    rc = agent_run(&settings, NULL, host, AGENT_RUN, &err);
     if (rc != 0 && getenv("POOL_DEBUG"))
         fprintf(stderr, "worker: %s\n", err.text);
     free(host);
