@@ -14,6 +14,8 @@
 #include "common/io/fs.h"
 #include "common/io/log.h"
 #include "common/io/loop.h"
+#include "common/io/manpage.h"
+#include "common/io/notify.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/api.h"
 #include "orchestrator/gateway/auth.h"
@@ -370,9 +372,14 @@ static int run(struct start *start, struct err *err)
     struct event *interrupt = evsignal_new(gateway.base, SIGINT, on_signal, gateway.base);
     event_add(terminate, NULL);
     event_add(interrupt, NULL);
+    struct notify *notify = notify_new(gateway.base);
     rc = start_parts(start, &gateway, err);
-    if (rc == 0)
+    if (rc == 0) {
+        notify_ready(notify, gateway.url);
         event_base_dispatch(gateway.base);
+    }
+    notify_stopping(notify);
+    notify_free(notify);
     /* The thread first: it reads the content store. Then whoever calls others back. */
     work_free(gateway.work);
     http_server_free(gateway.http);
@@ -411,6 +418,30 @@ static int print_help(const struct config *config)
     return 0;
 }
 
+static int print_man(void)
+{
+    const struct manpage page = {
+        .name = "sheaf-gateway",
+        .summary = "serve a Sheaf pool over HTTPS, and the bulk channel to its workers",
+        .usage = "sheaf-gateway [--config FILE] --link FILE [OPTION…]\n"
+                 "sheaf-gateway --check-config | --print-config | --help | --version",
+        .text = "The edge of a pool: API, streams, content store, join script and the worker's\n"
+                "package. It reads the database and passes commands on to the orchestrator;\n"
+                "it decides nothing.",
+        .files = "/etc/sheaf/gateway.yaml    settings\n"
+                 "/var/lib/sheaf/gateway     certificates, keys, content store\n"
+                 "/usr/share/sheaf/packages  what /packages/ serves",
+        .options = options,
+    };
+    struct buf out;
+
+    buf_init(&out, 0);
+    manpage_write(&page, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
+    return 0;
+}
+
 static int print_config(const struct config *config)
 {
     struct buf out;
@@ -444,6 +475,8 @@ static int command_line(struct start *start, int argc, char **argv)
 
     if (has_flag(argc, argv, "--help") || has_flag(argc, argv, "-h"))
         return print_help(start->config);
+    if (has_flag(argc, argv, "--man"))
+        return print_man();
     if (has_flag(argc, argv, "--version")) {
         puts("sheaf-gateway " SHEAF_VERSION);
         return 0;
