@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/io/log.h"
+#include "common/io/manpage.h"
 #include "common/pure/mem.h"
 #include "worker/core/verbs.h"
 
@@ -26,9 +27,43 @@ static const struct verb verbs[] = {
     {"drain", "", "take no new jobs; running ones go on", verb_drain},
     {"undrain", "", "take new jobs again", verb_undrain},
     {"leave", "", "drain, then leave the pool for good", verb_leave},
+    {"uninstall", "[--force]", "leave the pool and remove all that the worker made here",
+     verb_uninstall},
     {"price", "set AMOUNT", "ask this per device and hour from now on", verb_price},
 };
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
+
+static void add_verbs(struct buf *out)
+{
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        buf_printf(out, "  %-9s %-14s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
+}
+
+static void print_man(void)
+{
+    struct manpage page = {
+        .name = "sheaf-worker",
+        .summary = "offer this machine's devices to a Sheaf pool",
+        .usage = "sheaf-worker [OPTIONS] VERB\n"
+                 "sheaf-worker --check-config | --print-config | --help | --version",
+        .files = "/etc/sheaf/worker.yaml   settings\n"
+                 "/var/lib/sheaf/worker    state: identity, journal, tasks",
+        .options = settings_options(),
+    };
+    struct buf text;
+    struct buf out;
+
+    buf_init(&text, 0);
+    buf_init(&out, 0);
+    buf_puts(&text, "First: sheaf-worker doctor; then join TOKEN, with the token that the pool's\n"
+                    "operator gave; then run, or systemctl enable --now sheaf-worker.\n\n");
+    add_verbs(&text);
+    page.text = text.data;
+    manpage_write(&page, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
+    buf_fini(&text);
+}
 
 static void print_help(const struct config *config)
 {
@@ -37,10 +72,10 @@ static void print_help(const struct config *config)
     printf("sheaf-worker %s: offers this machine's devices to a Sheaf pool\n\n"
            "usage: sheaf-worker [OPTIONS] VERB\n\n",
            SHEAF_VERSION);
-    for (size_t i = 0; i < VERB_COUNT; i++)
-        printf("  %-8s %-14s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
-    printf("\nfirst: sheaf-worker doctor; sheaf-worker join TOKEN; sheaf-worker run\n\noptions\n");
     buf_init(&options, 0);
+    add_verbs(&options);
+    buf_puts(&options, "\nfirst: sheaf-worker doctor; sheaf-worker join TOKEN; sheaf-worker run\n"
+                       "\noptions\n");
     config_help(config, &options);
     fputs(options.data ? options.data : "", stdout);
     printf("  --check-config, --print-config, --help, --version\n");
@@ -98,7 +133,8 @@ static int call_verb(struct verb_call *call, int argc, char **argv)
             continue;
         call->argc = argc - 2;
         call->argv = argv + 2;
-        if (call->argc > 0 && verbs[i].call != verb_join && verbs[i].call != verb_price)
+        if (call->argc > 0 && verbs[i].call != verb_join && verbs[i].call != verb_price
+            && verbs[i].call != verb_uninstall)
             return usage("too many arguments: ", argv[2]);
         return verbs[i].call(call);
     }
@@ -148,6 +184,8 @@ int main(int argc, char **argv)
 
     if (take_flag(&argc, argv, "--version"))
         printf("sheaf-worker %s\n", SHEAF_VERSION);
+    else if (take_flag(&argc, argv, "--man"))
+        print_man();
     else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)
         print_help(config);
     else

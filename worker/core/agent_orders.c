@@ -404,6 +404,8 @@ static void on_status(const Sheaf__NodeStatus *wire, void *arg)
         fflush(stdout);
         agent->announced = true;
     }
+    if (strcmp(before, status->state) != 0)
+        notify_status(agent->manager, status->state);
     judge_join(agent);
 }
 

@@ -126,6 +126,17 @@ int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_ho
                   struct task **ret_task, struct err *err) SHEAF_MUST_USE;
 /* Removes cgroups, filter and the folder (not log/ and out/ if keep). After the exit alone. */
 void runtime_clean(struct task *task, bool keep_output);
+/*
+ * Ends what runs in a task's folder at once, and removes its control groups and filter; the folder
+ * stays. For a worker that gives up its state, or finds what nobody remembers. Blocks for up to a
+ * second.
+ */
+void runtime_sweep(const char *dir);
+/*
+ * Removes what the tasks of all workers of this machine use together: the filter's table and the
+ * users' locks. Nothing happens while any task's user still has a process.
+ */
+void runtime_sweep_machine(void);
 void task_free(struct task *task); /* forgets; does not stop it */
 
 #endif

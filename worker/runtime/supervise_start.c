@@ -11,16 +11,8 @@
 
 #include "common/pure/mem.h"
 #include "worker/runtime/supervise_private.h"
+#include "worker/runtime/users.h"
 
-/*
- * Users of tasks, one per task that lives on this machine, so that the filter can tell them apart:
- * the first half for tasks without peers, the second for gangs. Debian and systemd hand out none of
- * 60578…61183; a lock file marks one as taken.
- */
-#define UID_FIRST  60600u
-#define UID_COUNT  290u
-#define UID_GANGS  (UID_FIRST + UID_COUNT)
-#define UID_FOLDER "/run/sheaf-uid"
 /* bwrap and sheaf-task-init count against the tenant's number of processes. */
 #define PIDS_OVERHEAD 2u
 

@@ -439,7 +439,7 @@ static void clean_groups(const struct plan_task *plan)
     log_warn("runtime", "cgroup_left", "task=%s", plan->name);
 }
 
-static void clean_leftovers(const char *dir)
+void runtime_sweep(const char *dir)
 {
     struct plan_task plan;
     struct plan_run run;
@@ -465,7 +465,7 @@ int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_ho
 
     if (fd < 0 && plan_exit_read(dir, &exit, &clean, NULL) != 0) {
         /* Whatever a killed supervisor left must not outlive the last who knows of it. */
-        clean_leftovers(dir);
+        runtime_sweep(dir);
         return err_set(err, ERR_NOT_FOUND, "no supervisor and no exit in %.120s", dir);
     }
     *ret_task = task_new(runtime, dir, hooks, fd);
@@ -481,7 +481,7 @@ void runtime_clean(struct task *task, bool keep_output)
     int rc = 0;
 
     if (!task->clean)
-        clean_leftovers(task->dir);
+        runtime_sweep(task->dir);
     if (!keep_output)
         rc = fs_remove_tree(task->dir, &err);
     for (size_t i = 0; keep_output && i < sizeof(ours) / sizeof(ours[0]); i++) {
