@@ -257,11 +257,11 @@ int fs_remove_tree(const char *path, struct err *err)
     removal.top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (removal.top < 0)
         return fail(err, "remove", path);
-    int rc;
-    do {
+    int rc = remove_entries(&removal, removal.top, 1);
+    while (rc == 0 && removal.moved) {
         removal.moved = false;
         rc = remove_entries(&removal, removal.top, 1);
-    } while (rc == 0 && removal.moved);
+    }
     if (rc != 0)
         rc = fail(err, "remove the content of", path);
     close(removal.top);

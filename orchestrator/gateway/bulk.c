@@ -195,7 +195,7 @@ static void on_decoded(struct bulk *bulk, const uint8_t key[KEY_SIZE], const str
     on_session_message(bulk, session, message);
 }
 
-static void on_message(struct zsock *socket, const struct zmsg *raw, void *arg)
+void bulk_on_message(struct zsock *socket, const struct zmsg *raw, void *arg)
 {
     struct bulk *bulk = arg;
     struct frame_arena arena;
@@ -344,7 +344,8 @@ int bulk_new(struct gateway *gateway, const char *bind, char *ret_endpoint, stru
     bulk->tick = evtimer_new(gateway->base, on_tick, bulk);
     bulk->more = evtimer_new(gateway->base, on_more, bulk);
     bulk->logs = log_batch_new(bulk);
-    int rc = zsock_new(gateway->base, gateway->zmq, &options, on_message, bulk, &bulk->socket, err);
+    int rc =
+        zsock_new(gateway->base, gateway->zmq, &options, bulk_on_message, bulk, &bulk->socket, err);
     if (rc == 0)
         rc = zsock_bind(bulk->socket, bind, ret_endpoint, err);
     if (rc != 0) {

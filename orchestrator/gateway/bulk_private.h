@@ -71,6 +71,8 @@ struct bulk {
     struct bulk_counters counters;
 };
 
+/* What a worker sent, whatever it is. raw->user_id is the key that ZAP let in. */
+void bulk_on_message(struct zsock *socket, const struct zmsg *raw, void *arg);
 struct bulk_session *bulk_session_find(struct bulk *bulk, uint64_t id);
 /* False when the peer is gone or its queue is full: then the session is ended. */
 bool bulk_send(struct bulk *bulk, struct bulk_session *session, Sheaf__Bulk *message);

@@ -248,13 +248,12 @@ static bool send_statement(struct link *link, struct db_args *args)
             return false;
         link->asked[args->query] = true;
     }
+    /* An empty binary value still needs a pointer, or it would be a null. */
+    const char *bytes = args->bytes.data == NULL ? "" : args->bytes.data;
     for (uint32_t i = 0; i < args->count; i++) {
-        values[i] = args->arg[i].null ? NULL : args->bytes.data + args->arg[i].offset;
+        values[i] = args->arg[i].null ? NULL : bytes + args->arg[i].offset;
         lengths[i] = args->arg[i].length;
         formats[i] = args->arg[i].binary;
-        /* An empty binary value still needs a pointer, or it would be a null. */
-        if (!args->arg[i].null && args->bytes.data == NULL)
-            values[i] = "";
     }
     return PQsendQueryPrepared(link->pg, query->name, (int)args->count, values, lengths, formats,
                                0);

@@ -8,7 +8,6 @@ static int to_event(const struct worker_frame *frame, const Sheaf__Envelope *in,
                     struct event_box **ret_box)
 {
     struct err err = {0};
-    struct ev_link link;
 
     switch ((int)in->body_case) {
     case SHEAF__ENVELOPE__BODY_HELLO:
@@ -19,22 +18,14 @@ static int to_event(const struct worker_frame *frame, const Sheaf__Envelope *in,
         return from_worker_receipt(frame, in->receipt, ret_box, &err);
     case SHEAF__ENVELOPE__BODY_NOTICE:
         return from_worker_notice(frame, in->notice, ret_box, &err);
-    case SHEAF__ENVELOPE__BODY_LINKS:
-        for (size_t i = 0; i < in->links->n_links; i++) {
-            if (from_worker_link(frame, in->links->links[i], &link, &err) == 0)
-                event_box_free(from_worker_link_box(&link, in->links->links[i]));
-        }
-        return -1;
-    default:
-        return -1;
     }
+    return -1;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static const struct uuid uid = {{1}};
-    static const uint8_t sign_key[KEY_SIZE] = {1};
-    struct worker_frame frame = {1, &uid, sign_key, 1, bytes, size};
+    struct worker_frame frame = {1,   &(struct uuid){{1}}, (const uint8_t[KEY_SIZE]){1}, 1, bytes,
+                                 size};
     struct event_box *box = NULL;
     struct frame_arena arena;
 

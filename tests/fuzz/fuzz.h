@@ -33,4 +33,18 @@ static inline void fuzz_path(char out[FS_PATH], const char *name)
     BUG_ON(fs_path(out, "%s/%s", fuzz_folder, name) != 0);
 }
 
+/* Cuts the next record off: a length byte, then as many bytes or what is left. False at the end. */
+static inline bool fuzz_record(const uint8_t **bytes, size_t *size, const uint8_t **ret_record,
+                               size_t *ret_length)
+{
+    if (*size == 0)
+        return false;
+    size_t length = (*bytes)[0] < *size ? (*bytes)[0] : *size - 1;
+    *ret_record = *bytes + 1;
+    *ret_length = length;
+    *bytes += length + 1;
+    *size -= length + 1;
+    return true;
+}
+
 #endif

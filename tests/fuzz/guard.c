@@ -7,20 +7,15 @@ static uint64_t read_all(const uint8_t *bytes, size_t size, size_t step)
 {
     struct guard guard;
     uint64_t told = 14695981039346656037u;
-    size_t at = 0;
     enum guard_verdict verdict = GUARD_MORE;
 
     guard_init(&guard);
-    while (verdict != GUARD_BAD) {
+    for (size_t used = 0; verdict != GUARD_BAD; bytes += used, size -= used) {
         const uint8_t *piece = NULL;
-        size_t used = 0;
         size_t length = 0;
-        size_t given = size - at < step ? size - at : step;
-
-        verdict = guard_read(&guard, bytes + at, given, &used, &piece, &length);
-        BUG_ON(used > given);
-        at += used;
-        if (verdict == GUARD_MORE && at == size)
+        verdict = guard_read(&guard, bytes, size < step ? size : step, &used, &piece, &length);
+        BUG_ON(used > (size < step ? size : step));
+        if (verdict == GUARD_MORE && used == size)
             break;
         for (size_t i = 0; verdict == GUARD_BODY && i < length; i++)
             told = (told ^ piece[i]) * 1099511628211u;

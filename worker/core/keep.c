@@ -104,16 +104,16 @@ static struct keep_task *task_make(struct keep *keep, uint64_t attempt, uint32_t
 {
     struct keep_task *task = keep_task_find(keep, attempt, epoch);
 
-    for (uint32_t i = 0; !task && i < TASKS_MAX; i++) {
+    if (task)
+        return task;
+    for (uint32_t i = 0; i < TASKS_MAX; i++) {
         if (keep->used[i])
             continue;
         keep->used[i] = true;
-        task = &keep->task[i];
-        memset(task, 0, sizeof(*task));
-        task->attempt = attempt;
-        task->epoch = epoch;
+        keep->task[i] = (struct keep_task){.attempt = attempt, .epoch = epoch};
+        return &keep->task[i];
     }
-    return task;
+    return NULL;
 }
 
 static void task_remove(struct keep *keep, uint64_t attempt, uint32_t epoch)

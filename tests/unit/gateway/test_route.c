@@ -128,7 +128,7 @@ static void lower(const char *method, char out[16])
 {
     size_t i = 0;
 
-    for (; method[i] != '\0' && i < 15; i++)
+    for (; i < 15 && method[i] != '\0'; i++)
         out[i] = (char)(method[i] + 32);
     out[i] = '\0';
 }
