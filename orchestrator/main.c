@@ -161,7 +161,9 @@ static int open_database(struct program *program, struct err *err)
         || (rc = store_migrate_up(database.owner, err)))
         return rc;
     snprintf(program->orchestrator_db, CONNINFO_TEXT, "%s", database.orchestrator);
-    snprintf(program->gateway_db, CONNINFO_TEXT, "%s", database.gateway);
+    snprintf(program->gateway_db, CONNINFO_TEXT, "%s",
+             config_bool(program->config, "share-link") ? database.gateway_elsewhere
+                                                        : database.gateway);
     return 0;
 }
 
