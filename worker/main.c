@@ -141,6 +141,13 @@ static int call_verb(struct verb_call *call, int argc, char **argv)
     return usage("unknown verb ", argv[1]);
 }
 
+/* The installed worker leaves nothing outside its state; others share their user's cache. */
+static void keep_cache(const struct settings *settings)
+{
+    if (strcmp(settings->state, SETTINGS_SYSTEM_STATE) == 0)
+        (void)setenv("POCL_CACHE_DIR", SETTINGS_SYSTEM_STATE "/pocl", 0);
+}
+
 static int run(struct config *config, int argc, char **argv)
 {
     struct settings *settings = mem_new(1, sizeof(*settings));
@@ -171,6 +178,7 @@ static int run(struct config *config, int argc, char **argv)
         code = 0;
     } else {
         log_open("sheaf-worker", settings->log);
+        keep_cache(settings);
         code = call_verb(&call, argc, argv);
     }
     free(settings);

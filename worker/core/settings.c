@@ -83,7 +83,7 @@ static int read_state(const char *text, struct settings *settings, struct err *e
     if (text)
         rc = fs_path(settings->state, "%s", text);
     else if (geteuid() == 0)
-        rc = fs_path(settings->state, "/var/lib/sheaf/worker");
+        rc = fs_path(settings->state, SETTINGS_SYSTEM_STATE);
     else if (base && base[0] == '/')
         rc = fs_path(settings->state, "%s/sheaf/worker", base);
     else

@@ -12,8 +12,6 @@
 #include "worker/runtime/runtime.h"
 #include "worker/runtime/spawn.h"
 
-/* Of the package; another folder's worker is somebody's own. */
-#define SYSTEM_STATE  "/var/lib/sheaf/worker"
 #define SYSTEM_PARENT "/var/lib/sheaf"
 #define SERVICE       "sheaf-worker.service"
 #define SERVICE_LINK  "/etc/systemd/system/multi-user.target.wants/" SERVICE
@@ -166,7 +164,7 @@ static void disable_service(void)
 static int remove_all(struct uninstall *what, struct err *err)
 {
     const struct settings *settings = what->call->settings;
-    bool system = strcmp(settings->state, SYSTEM_STATE) == 0;
+    bool system = strcmp(settings->state, SETTINGS_SYSTEM_STATE) == 0;
     int rc = 0;
 
     if (system)
@@ -193,7 +191,7 @@ int verb_uninstall(const struct verb_call *call)
     int rc = read_flags(&what, &err);
 
     if (rc == 0 && access(call->settings->state, F_OK) != 0) {
-        if (strcmp(call->settings->state, SYSTEM_STATE) == 0)
+        if (strcmp(call->settings->state, SETTINGS_SYSTEM_STATE) == 0)
             disable_service();
         printf("nothing is left: %s does not exist\n", call->settings->state);
         return 0;
