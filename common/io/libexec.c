@@ -4,17 +4,18 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Folder of the running program's file; false when it cannot be told. */
-static bool own_folder(char out[FS_PATH])
+int libexec_own(char ret_folder[FS_PATH], struct err *err)
 {
-    ssize_t length = readlink("/proc/self/exe", out, FS_PATH - 1);
+    char path[FS_PATH];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
 
-    out[length > 0 ? length : 0] = '\0';
-    char *slash = strrchr(out, '/');
+    path[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(path, '/');
     if (slash == NULL)
-        return false;
+        return err_set(err, ERR_UNSUPPORTED_HERE, "/proc/self/exe does not say where we are");
     *slash = '\0';
-    return true;
+    memcpy(ret_folder, path, sizeof(path));
+    return 0;
 }
 
 /* NULL, or the first program that is not in the folder. */
@@ -39,7 +40,7 @@ int libexec_find(const char *const *programs, char ret_folder[FS_PATH], struct e
     if (forced != NULL) {
         if (fs_path(folder, "%s", forced) == 0)
             missing = first_missing(programs, folder);
-    } else if (own_folder(own)) {
+    } else if (libexec_own(own, NULL) == 0) {
         memcpy(folder, own, sizeof(folder));
         missing = first_missing(programs, folder);
         if (missing != NULL && fs_path(folder, "%s/../libexec/sheaf", own) == 0)

@@ -38,6 +38,7 @@ struct gateway {
     char bulk_url[GATEWAY_TEXT];     /* public */
     struct curve_pair bulk_pair;
     uint8_t ca_sha256[SHA256_SIZE];
+    char pin[64];  /* of the server's key, as curl --pinnedpubkey wants it; empty without TLS */
     char *ca_pem;  /* NULL with certificates of the operator's own */
     char *openapi; /* JSON text */
     char *reasons; /* jsonb for PARAM_REASONS */
@@ -48,6 +49,7 @@ struct gateway {
     struct auth *auth;
     struct command_link *commands;
     struct content *content;
+    struct packages *packages;
     struct work *work;
     struct bulk *bulk;
     struct follow *follow;

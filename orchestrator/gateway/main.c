@@ -24,6 +24,7 @@
 #include "orchestrator/gateway/content.h"
 #include "orchestrator/gateway/describe.h"
 #include "orchestrator/gateway/follow.h"
+#include "orchestrator/gateway/packages.h"
 #include "orchestrator/gateway/tls.h"
 #include "orchestrator/gateway/work.h"
 
@@ -44,6 +45,9 @@ static const struct config_option options[] = {
     {"state", CONFIG_TEXT, NULL, 0, 0, false, "DIR",
      "certificates and keys; default /var/lib/sheaf/gateway, or under XDG_STATE_HOME"},
     {"store", CONFIG_TEXT, NULL, 0, 0, false, "DIR", "content store; default STATE/store"},
+    {"packages", CONFIG_TEXT, NULL, 0, 0, false, "DIR",
+     "where the worker's package is that /join.sh installs; default ../share/sheaf/packages from "
+     "this program"},
     {"tls-cert", CONFIG_TEXT, NULL, 0, 0, false, "FILE",
      "certificate chain of your own (PEM) instead of the local CA"},
     {"tls-key", CONFIG_TEXT, NULL, 0, 0, false, "FILE", "its private key"},
@@ -295,8 +299,12 @@ static int start_parts(struct start *start, struct gateway *gateway, struct err 
         rc = work_new(gateway->base, &gateway->work, err);
     if (rc == 0)
         rc = make_tls(start, gateway, err);
-    if (rc != 0)
-        return rc;
+    if (rc == 0)
+        gateway->packages = packages_new(config_text(start->config, "packages"), err);
+    if (rc != 0 || gateway->packages == NULL)
+        return rc != 0 ? rc : -ERR_CONFIG_INVALID;
+    if (start->tls != NULL)
+        tls_pin(start->tls, gateway->pin);
     gateway->db = db_new(gateway->base, gateway->link.database, DB_CONNECTIONS);
     rc = start_sockets(start, gateway, bulk_bound, http_bound, err);
     if (rc == 0)
@@ -389,6 +397,7 @@ static int run(struct start *start, struct err *err)
     follow_free(gateway.follow);
     auth_free(gateway.auth);
     content_free(gateway.content);
+    packages_free(gateway.packages);
     free(gateway.ca_pem);
     free(gateway.openapi);
     free(gateway.reasons);

@@ -51,6 +51,8 @@ const struct route gateway_routes[] = {
     {"GET", "/version", 0, 0, api_version, QUERY_NONE, 0, NULL, 0},
     {"GET", "/openapi.json", 0, 0, api_openapi, QUERY_NONE, 0, NULL, 0},
     {"GET", "/ca.pem", 0, 0, api_ca, QUERY_NONE, 0, NULL, 0},
+    {"GET", "/join.sh", 0, 0, api_join_script, QUERY_NONE, 0, NULL, 0},
+    {"GET", "/packages/{file}", 0, 0, api_package, QUERY_NONE, 0, NULL, 0},
     {"GET", "/", 0, 0, api_page, QUERY_SUMMARY, 0, NULL, 0},
     {NULL, NULL, 0, 0, NULL, QUERY_NONE, 0, NULL, 0},
 };

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/io/base64.h"
 #include "common/io/fs.h"
 #include "common/pure/buf.h"
 
@@ -369,4 +370,25 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
     else
         *ret_context = context;
     return rc;
+}
+
+void tls_pin(const SSL_CTX *context, char ret_pin[64])
+{
+    const X509 *cert = SSL_CTX_get0_certificate(context);
+    unsigned char *key = NULL;
+    uint8_t sha[SHA256_SIZE];
+    struct buf text;
+    int length = cert != NULL ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &key) : 0;
+
+    ret_pin[0] = '\0';
+    if (length <= 0)
+        return;
+    sha256(key, (size_t)length, sha);
+    OPENSSL_free(key);
+    buf_init(&text, 63);
+    buf_puts(&text, "sha256//");
+    base64_encode(BASE64_STANDARD, sha, sizeof(sha), &text);
+    BUG_ON(text.full);
+    memcpy(ret_pin, text.data, text.length + 1);
+    buf_fini(&text);
 }
