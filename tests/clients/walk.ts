@@ -67,6 +67,10 @@ async function processItself(): Promise<void> {
   const code = { params: { path: { code: "not-found" } } };
   assert.match(good(await anybody.GET("/errors/{code}", { ...code, parseAs: "text" })), /not-found/);
   assert.match(good(await anybody.GET("/metrics", { parseAs: "text" })), /^# HELP /);
+  const script = good(await anybody.GET("/join.sh", { parseAs: "text" }));
+  const file = /sheaf-worker_[^\s'"]+\.deb/.exec(script)?.[0] ?? "";
+  const named = { params: { path: { file } } };
+  assert.match(good(await anybody.GET("/packages/{file}", { ...named, parseAs: "text" })), /not to be installed/);
   assert.match(good(await anybody.GET("/ca.pem", { parseAs: "text" })), /BEGIN CERTIFICATE/);
   assert.match(good(await anybody.GET("/", { parseAs: "text" })), /<!DOCTYPE html>/);
 }

@@ -102,7 +102,7 @@ class Worker(Case):
         os.makedirs(cls.packages)
         shutil.copy(package("sheaf-worker"), cls.packages)
         cls.pool = Pool(host=HERE_IP)
-        cls.pool.gateway.argv += ["--packages", cls.packages]
+        cls.pool.gateway.argv += ["--packages", cls.packages]  # the later one counts
         cls.pool.start()
 
     @classmethod
