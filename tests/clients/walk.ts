@@ -220,7 +220,9 @@ async function finished(): Promise<void> {
   const piece = await tenant.GET("/api/v1/jobs/{id}/outputs/{rank}", {
     params: { path: { id: job.id, rank: 1 } }, headers: { Range: "bytes=0-3" }, parseAs: "arrayBuffer" });
   assert.equal(piece.response.status, 206);
-  good(await tenant.POST("/api/v1/jobs/{id}/cancel", at));
+  refused(await tenant.POST("/api/v1/jobs/{id}/cancel", at), 409, "already-terminal");
+  const other = good(await tenant.POST("/api/v1/jobs", { params: keyed(), body: ask }));
+  good(await tenant.POST("/api/v1/jobs/{id}/cancel", { params: { path: { id: other.id } } }));
 }
 
 async function cancelled(): Promise<void> {
