@@ -578,8 +578,8 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
 
 int main(int argc, char **argv)
 {
-    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
-                                        "--print-config", NULL};
+    static const char *const flags[] = {"--help",         "--man",          "-h", "--version",
+                                        "--check-config", "--print-config", NULL};
     struct program program = {.lock_fd = -1};
     const char *word;
     struct err err = {0};

@@ -121,8 +121,9 @@ static bool take_output(int *argc, char **argv, bool *ret_json)
     return true;
 }
 
-static const char *const flags[] = {"--help",         "--version",      "--run", "--dry-run",
-                                    "--check-config", "--print-config", NULL};
+static const char *const flags[] = {"--help",         "--version", "--man",        "--run",
+                                    "--dry-run",      "--force",   "--keep-state", "--check-config",
+                                    "--print-config", NULL};
 
 static int usage(const char *text, const char *what)
 {

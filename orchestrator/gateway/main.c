@@ -614,8 +614,8 @@ static int complain(const struct err *err)
 
 static int command_line(struct start *start, int argc, char **argv)
 {
-    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
-                                        "--print-config", NULL};
+    static const char *const flags[] = {"--help",         "--man",          "-h", "--version",
+                                        "--check-config", "--print-config", NULL};
     struct err err = {0};
     enum log_level level = LOG_INFO_LEVEL;
 
