@@ -376,16 +376,17 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret
 {
     SSL_CTX *context = context_new();
     STACK_OF(X509) *chain = NULL;
+    struct err why = {0};
     struct buf text;
 
     buf_init(&text, PEM_MAX);
-    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, err);
+    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, &why);
     if (text.data != NULL)
         OPENSSL_cleanse(text.data, text.length);
     buf_fini(&text);
     if (rc != 0) {
         SSL_CTX_free(context);
-        return rc;
+        return err_set_at(err, why.code, "tls-key", "%s", why.text);
     }
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, cert) != 1) {
         SSL_CTX_free(context);
