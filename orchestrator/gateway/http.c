@@ -705,10 +705,16 @@ void http_server_free(struct http_server *server)
     free(server);
 }
 
-void http_server_reload(struct http_server *server, SSL_CTX *tls, uint32_t max_connections)
+void http_server_reload(struct http_server *server, const struct http_options *options)
 {
-    server->options.tls = tls;
-    server->options.max_connections = max_connections;
+    struct event_base *base = server->options.base;
+    struct http_hooks hooks = server->options.hooks;
+
+    server->options = *options;
+    server->options.base = base;
+    server->options.hooks = hooks;
+    times_default(&server->options.times);
+    limiter_set(server->rates, options->rate_per_address);
 }
 
 struct http_counters http_counters(const struct http_server *server)

@@ -79,8 +79,11 @@ struct http_options {
 int http_server_new(const struct http_options *options, const char *bind, char *ret_url,
                     struct http_server **ret_server, struct err *err) SHEAF_MUST_USE;
 void http_server_free(struct http_server *server);
-/* For connections to come; tls is kept by those that use it, and not taken from the caller. */
-void http_server_reload(struct http_server *server, SSL_CTX *tls, uint32_t max_connections);
+/*
+ * Other limits and another context, all of options but base and hooks; whether it is TLS at all
+ * stays. Connections that are open keep the certificate that they began with.
+ */
+void http_server_reload(struct http_server *server, const struct http_options *options);
 
 struct http_call *http_call_find(struct http_server *server, uint64_t id);
 const char *http_field(const struct http_call *call, const char *name);

@@ -28,9 +28,14 @@ struct limiter *limiter_new(uint32_t per_second)
 {
     struct limiter *limiter = mem_new(1, sizeof(*limiter));
 
-    limiter->each_ns = per_second > 0 ? SECOND_NS / per_second : 0;
+    limiter_set(limiter, per_second);
     map_init(&limiter->buckets);
     return limiter;
+}
+
+void limiter_set(struct limiter *limiter, uint32_t per_second)
+{
+    limiter->each_ns = per_second > 0 ? SECOND_NS / per_second : 0;
 }
 
 void limiter_free(struct limiter *limiter)

@@ -12,6 +12,8 @@ struct limiter;
 
 /* per_second 0 = no limit. */
 struct limiter *limiter_new(uint32_t per_second);
+/* For what is taken from now on. */
+void limiter_set(struct limiter *limiter, uint32_t per_second);
 void limiter_free(struct limiter *limiter);
 
 /*

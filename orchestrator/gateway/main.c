@@ -62,19 +62,19 @@ static const struct config_option options[] = {
     {"retention", CONFIG_DURATION, "720h", INT64_C(1000000), INT64_C(315360000000000), 0, "TIME",
      "how long logs and outputs of ended jobs, and files that no job uses, are kept; 720h is 30 "
      "days"},
-    {"max-per-address", CONFIG_INT, "256", 0, 65536, 0, "N",
+    {"max-per-address", CONFIG_INT, "256", 0, 65536, CONFIG_RELOAD, "N",
      "HTTP connections of one address (IPv6: /64) at once; 0 = as many as there are"},
-    {"rate-per-address", CONFIG_INT, "2000", 0, 1000000, 0, "N",
+    {"rate-per-address", CONFIG_INT, "2000", 0, 1000000, CONFIG_RELOAD, "N",
      "requests per second of one address, a new connection counting ten; 0 = no limit"},
-    {"rate-per-token", CONFIG_INT, "1000", 0, 1000000, 0, "N",
+    {"rate-per-token", CONFIG_INT, "1000", 0, 1000000, CONFIG_RELOAD, "N",
      "requests per second with one token; 0 = no limit"},
-    {"head-timeout", CONFIG_DURATION, "10s", 1000000, 600000000, 0, "TIME",
+    {"head-timeout", CONFIG_DURATION, "10s", 1000000, 600000000, CONFIG_RELOAD, "TIME",
      "a request's head must come within it, then 1 KiB of body per second"},
-    {"idle-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, 0, "TIME",
+    {"idle-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, CONFIG_RELOAD, "TIME",
      "how long a connection is kept between two requests"},
-    {"write-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, 0, "TIME",
+    {"write-timeout", CONFIG_DURATION, "60s", 1000000, 3600000000, CONFIG_RELOAD, "TIME",
      "a client that takes no byte of its answer for so long is dropped"},
-    {"hsts", CONFIG_BOOL, "false", 0, 0, 0, NULL,
+    {"hsts", CONFIG_BOOL, "false", 0, 0, CONFIG_RELOAD, NULL,
      "tell browsers to use HTTPS alone for this name; not with the local CA"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, CONFIG_RELOAD, "LEVEL", "debug, info, warn or error"},
     {NULL, CONFIG_TEXT, NULL, 0, 0, 0, NULL, NULL},
@@ -317,11 +317,11 @@ static uint32_t seconds(const struct config *config, const char *key)
     return (uint32_t)(config_int(config, key) / 1000000);
 }
 
-static int start_sockets(const struct start *start, struct gateway *gateway, char bulk_bound[128],
-                         char http_bound[128], struct err *err)
+static struct http_options http_options_of(const struct start *start, struct gateway *gateway)
 {
     const struct config *config = start->config;
-    struct http_options http = {
+
+    return (struct http_options){
         .base = gateway->base,
         .tls = start->now.tls,
         .max_connections = (uint32_t)config_int(config, "max-connections"),
@@ -333,6 +333,13 @@ static int start_sockets(const struct start *start, struct gateway *gateway, cha
                   .write = seconds(config, "write-timeout")},
         .hooks = {.body_limit = api_body_limit, .on_call = api_on_call, .arg = gateway},
     };
+}
+
+static int start_sockets(const struct start *start, struct gateway *gateway, char bulk_bound[128],
+                         char http_bound[128], struct err *err)
+{
+    const struct config *config = start->config;
+    struct http_options http = http_options_of(start, gateway);
     const char *url = config_text(config, "url");
     const char *bulk_url = config_text(config, "bulk-url");
     bool six = strchr(start->host, ':') != NULL;
@@ -448,8 +455,9 @@ static void on_reload(evutil_socket_t number, short what, void *arg)
     if (gateway->reload_failed)
         return;
     use_certificates(start, &reloading.made);
-    http_server_reload(gateway->http, start->now.tls,
-                       (uint32_t)config_int(start->config, "max-connections"));
+    struct http_options http = http_options_of(start, gateway);
+    http_server_reload(gateway->http, &http);
+    limiter_set(gateway->rates, (uint32_t)config_int(start->config, "rate-per-token"));
     (void)log_level_parse(config_text(start->config, "log-level"), &level);
     log_open("sheaf-gateway", level);
     command_link_greet(gateway->commands); /* with the fingerprint that new join tokens carry */

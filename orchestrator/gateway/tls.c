@@ -377,8 +377,8 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret
 {
     SSL_CTX *context = context_new();
     STACK_OF(X509) *chain = NULL;
-    struct buf text;
     struct err why = {0};
+    struct buf text;
 
     buf_init(&text, PEM_MAX);
     int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, &why);

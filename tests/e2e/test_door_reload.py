@@ -78,6 +78,14 @@ class Reload(unittest.TestCase):
         connection.close()
         return shown
 
+    def status_of_a_list(self):
+        connection = self.connect()
+        connection.request("GET", "/api/v1/jobs",
+                           headers={"Authorization": "Bearer " + self.pool.tenant.token})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
     def make_pair(self, name):
         """A self-signed certificate; its paths and its DER form."""
         cert, key = (os.path.join(self.pool.dir, f"{name}.{kind}") for kind in ("pem", "key"))
@@ -141,7 +149,10 @@ class Reload(unittest.TestCase):
         finally:
             for sock in held:
                 sock.close()
+        self.reload(gateway, "rate-per-token: 1\n")
+        self.assertIn(429, (self.status_of_a_list() for _ in range(50)))
         self.reload(gateway, "")
+        self.assertEqual(self.status_of_a_list(), 200)
         self.assertGreater(self.gateway_metric("sheaf_gateway_http_refused_total"), refused)
 
     # -- orchestrator -------------------------------------------------------------------------
@@ -164,7 +175,7 @@ class Reload(unittest.TestCase):
         self.assertEqual(self.pool.metric("sheaf_config_reload_failed"), 1)
         self.assertAlmostEqual(self.fee_of_a_job(), usual, delta=50_000)
         self.refuse(orchestrator, "fee-ppm: 500000\nlost-after: 1s\n", "2:lost-after",
-                    "shorter than 3 heartbeats")
+                    "lost-after is shorter than 3 heartbeats")
         self.refuse(orchestrator, "backoff-max: 1s\n", "1:backoff-max", "is not within")
         self.refuse(orchestrator, "fee-pm: 5\n", "1:fee-pm", "unknown key; did you mean fee-ppm?")
         self.assertAlmostEqual(self.fee_of_a_job(), usual, delta=50_000)

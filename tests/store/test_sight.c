@@ -89,10 +89,36 @@ static void no_request_sees_with_the_eyes_of_the_one_before(void **state)
     event_base_free(asked.base);
 }
 
+/* The same words for two parties are two questions; for one party they are one. */
+static void no_party_shares_the_answer_of_another(void **state)
+{
+    struct db_sight tenant = {.project = strtoll(place_value("SELECT project FROM job"), NULL, 10)};
+    struct db_sight foreign = {.project = tenant.project + 7000};
+    const struct db_sight *const sights[] = {&tenant, &foreign, &db_sight_own, &nobody, &tenant};
+    const int rows[] = {2, 0, 2, 0, 2};
+    struct event_base *base = loop_new();
+    struct db *db = db_new(base, place_gateway(), 2);
+    struct asked asked[5];
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        asked[i] = (struct asked){.base = base, .db = db, .rows = -1};
+        ask(&asked[i], sights[i], "0");
+    }
+    while (asked[0].left + asked[1].left + asked[2].left + asked[3].left + asked[4].left > 0)
+        event_base_dispatch(base);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(asked[i].rows, rows[i]);
+    assert_int_equal(db_counters(db).shared, 1);
+    db_free(db);
+    event_base_free(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_request_sees_with_the_eyes_of_the_one_before),
+        cmocka_unit_test(no_party_shares_the_answer_of_another),
     };
 
     return cmocka_run_group_tests_name("sight", tests, place_setup, place_teardown);
