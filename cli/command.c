@@ -295,6 +295,7 @@ int exit_code_of(enum err_code code, long http_status)
     case ERR_NETWORK_TOO_FAR:
     case ERR_PRICE_TOO_LOW:
     case ERR_NO_NODES:
+    case ERR_RUNTIME_MISSING:
     case ERR_NOT_NOW:
         return EXIT_CAPACITY;
     case ERR_TIMEOUT:
