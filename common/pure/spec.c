@@ -292,6 +292,14 @@ static bool text_is_sane(const char *text)
     return length <= MAX_TEXT_BYTES && utf8_is_valid(text, length);
 }
 
+bool spec_env_is_allowed(const char *item)
+{
+    size_t length = strcspn(item, "=");
+
+    return item[length] == '=' && env_name_is_valid(item, length) && !env_is_forbidden(item, length)
+           && text_is_sane(item);
+}
+
 /* The first line of a key in PEM (RFC 7468) or OpenPGP (RFC 9580), or an age identity. */
 static bool holds_private_key(const char *text)
 {

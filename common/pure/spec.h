@@ -144,6 +144,8 @@ int spec_check_packed(const struct job_spec *spec, struct err *err) SHEAF_MUST_U
  */
 int spec_image_parse(const char *text, struct spec_image *ret_image,
                      struct err *err) SHEAF_MUST_USE;
+/* Whether a job may set this NAME=value. */
+bool spec_env_is_allowed(const char *item);
 /* The archives that the job brings: of its files, and of its image. */
 uint32_t spec_content_count(const struct job_spec *spec);
 const uint8_t *spec_content(const struct job_spec *spec, uint32_t index);

@@ -29,8 +29,9 @@ static bool name_is_good(const char *name, size_t length)
     bool after_slash = true;
 
     for (size_t i = 0; i < length; i++) {
-        bool port = name[i] == ':' && i < host && host < length;
-        bool upper = i < host && host < length && name[i] >= 'A' && name[i] <= 'Z';
+        bool in_host = host < length && i < host;
+        bool port = in_host && name[i] == ':';
+        bool upper = in_host && name[i] >= 'A' && name[i] <= 'Z';
         if (!port && !upper && strchr(inside, name[i]) == NULL)
             return false;
         if (after_slash && strchr("._-/:", name[i]) != NULL)
