@@ -468,6 +468,7 @@ static int open_parts(struct agent *agent, struct err *err)
     rc = runtime_new(agent->base, settings->state, settings->unsafe_process, &agent->runtime, err);
     if (rc != 0)
         return rc;
+    agent_images_open(agent);
     rc = network_new(agent->base, agent->address, settings->probe_port, settings->port_high,
                      &agent->network, &agent->probe_port, err);
     if (rc != 0)
@@ -516,6 +517,7 @@ static void agent_close(struct agent *agent)
 
     agent_control_close(agent);
     background_free(agent->background);
+    agent_images_close(agent);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i])
             event_free(events[i]);
@@ -569,7 +571,7 @@ int agent_run(const struct settings *settings, const struct host_info *host, enu
         log_info("agent", "start", "node=%s address=%s interface=%s boot=%llu tasks=%u runtime=%s",
                  agent->node.name, agent->address, agent->interface,
                  (unsigned long long)keep_counters(agent->keep)->boot, agent->tasks.count,
-                 runtime_probed(agent->runtime)->runtime);
+                 agent->runtimes);
         event_base_dispatch(agent->base);
         rc = agent->rc;
         if (rc != 0 && err)

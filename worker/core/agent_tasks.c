@@ -85,6 +85,7 @@ void agent_task_free(struct agent_task *task)
     task_free(task->run);
     if (task->usable)
         spec_fini(&task->spec);
+    image_facts_fini(&task->image);
     frame_arena_fini(&task->arena);
     free(task);
 }
@@ -102,12 +103,12 @@ static void release_slot(struct agent_task *task)
 
 /* -- inputs ------------------------------------------------------------------------------------ */
 
-static int cache_path(const struct agent *agent, const struct spec_file *file, char out[FS_PATH])
+int agent_cache_path(const struct agent *agent, const uint8_t *sha256, char out[FS_PATH])
 {
     char hex[SHA256_HEX];
 
     return fs_path(out, "%s/cache/%s", agent->settings->state,
-                   hex_format(file->sha256, SHA256_SIZE, hex));
+                   hex_format(sha256, SHA256_SIZE, hex));
 }
 
 /* Checks and unpacks all inputs of a task; on the background thread. */
@@ -127,7 +128,7 @@ static int unpack_file(struct unpack_work *work, const struct spec_file *file)
     char *slash;
     int rc;
 
-    if (cache_path(task->agent, file, archive) != 0
+    if (agent_cache_path(task->agent, file->sha256, archive) != 0
         || fs_path(target, "%s%s", task->dir, file->path) != 0)
         return err_set(&work->err, ERR_IO, "the path %s is too long here", file->path);
     rc = sha256_file(archive, hash, &size, &work->err);
@@ -175,6 +176,12 @@ static void remove_folder(const struct agent_task *task)
         log_warn("task", "clean", "dir=%s detail=" LOG_Q, task->dir, err.text);
 }
 
+void agent_task_end_work(struct agent_task *task)
+{
+    remove_folder(task);
+    release_slot(task);
+}
+
 static void unpacked(void *arg)
 {
     struct unpack_work *work = arg;
@@ -182,8 +189,9 @@ static void unpacked(void *arg)
 
     task->busy = false;
     if (task->gone) {
-        remove_folder(task);
-        release_slot(task);
+        agent_task_end_work(task);
+    } else if (work->err.code == ERR_NONE && task->spec.ask.image) {
+        agent_image_later(task);
     } else if (work->err.code == ERR_NONE) {
         tell(task, TASK_EV_FETCHED, ERR_NONE, FAIL_NONE, NULL);
     } else {
@@ -219,6 +227,7 @@ static void on_fetched(const struct err *err, void *arg)
 static void do_fetch(struct agent *agent, struct agent_task *task)
 {
     const Sheaf__Prepare *prepare;
+    uint32_t count = task->usable ? spec_content_count(&task->spec) : 0;
 
     if (!task->usable) {
         tell(task, TASK_EV_FAILED, ERR_STATE_CORRUPT, FAIL_PROVIDER,
@@ -226,18 +235,18 @@ static void do_fetch(struct agent *agent, struct agent_task *task)
         return;
     }
     prepare = task->order->prepare;
-    if (task->spec.file_count == 0) {
+    if (count == 0) {
         unpack_later(task);
         return;
     }
-    task->fetches_left = task->spec.file_count;
-    for (uint32_t i = 0; i < task->spec.file_count; i++) {
-        const struct spec_file *file = &task->spec.files[i];
-        struct transfer_fetch fetch = {.size = file->size};
+    task->fetches_left = count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct transfer_fetch fetch = {.size = i < task->spec.file_count ? task->spec.files[i].size
+                                                                         : task->spec.image.size};
 
         memcpy(fetch.attempt_uid, prepare->attempt_uid.data, sizeof(fetch.attempt_uid));
-        memcpy(fetch.sha256, file->sha256, SHA256_SIZE);
-        BUG_ON(cache_path(agent, file, fetch.path) != 0);
+        memcpy(fetch.sha256, spec_content(&task->spec, i), SHA256_SIZE);
+        BUG_ON(agent_cache_path(agent, fetch.sha256, fetch.path) != 0);
         transfer_fetch(agent->transfers, &fetch, task, on_fetched, task);
     }
 }
@@ -257,7 +266,9 @@ void agent_progress(struct agent *agent)
         bytes = transfer_fetched(agent->transfers, task);
         if (task->busy || bytes > task->fetched_bytes)
             tell(task, TASK_EV_PROGRESS, ERR_NONE, FAIL_NONE,
-                 task->busy ? "unpacking inputs" : "fetching inputs");
+                 task->loading ? "bringing the image"
+                 : task->busy  ? "unpacking inputs"
+                               : "fetching inputs");
         task->fetched_bytes = bytes;
     }
 }
@@ -459,11 +470,15 @@ static void do_prepare(struct agent *agent, struct agent_task *task)
         return;
     }
     plan = mem_new(1, sizeof(*plan));
+    script = task->spec.commands.count > 0 || !task->spec.ask.image
+                 ? rank_env_script(&task->spec)
+                 : image_facts_script(&task->image);
+    plan->script = script;
+    if (task->spec.ask.image)
+        agent_image_plan(task, plan);
     plan_identity(agent, task, record, plan);
     plan_devices(agent, record, plan);
     plan_limits(agent, task, record, plan);
-    script = rank_env_script(&task->spec);
-    plan->script = script;
     rc = runtime_prepare(agent->runtime, plan, &hooks, &task->run, &err);
     rank_env_fini_procs(plan);
     free(script);

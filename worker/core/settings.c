@@ -39,6 +39,10 @@ static const struct config_option options[] = {
      "what to do with jobs after orphan-ttl"},
     {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), false, "TIME",
      "how often to look whether somebody else uses a device"},
+    {"image-cache", CONFIG_BYTES, "20GB", 0, INT64_MAX, false, "SIZE",
+     "what container images may take on disk, the longest unused going first; 0B runs none"},
+    {"image-registries", CONFIG_TEXT, "docker.io,ghcr.io,quay.io,nvcr.io", 0, 0, false, "LIST",
+     "registries that images are pulled from, or 'all', or 'none': archives alone"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
     {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
 };
@@ -231,6 +235,9 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     if (rc == 0)
         rc = read_declared(config_text(config, "declared-rtt"), &settings, err);
     if (rc == 0)
+        rc = copy(settings.image_registries, sizeof(settings.image_registries), "image-registries",
+                  config_text(config, "image-registries"), err);
+    if (rc == 0)
         rc = read_choices(config, &settings, err);
     if (rc != 0)
         return rc;
@@ -238,6 +245,7 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     settings.price = config_int(config, "price");
     settings.notice_s = (uint32_t)(config_int(config, "notice") / 1000000);
     settings.orphan_ttl_us = (uint64_t)config_int(config, "orphan-ttl");
+    settings.image_cache = (uint64_t)config_int(config, "image-cache");
     settings.usage_every_us = (uint64_t)config_int(config, "usage-every");
     *ret_settings = settings;
     return 0;
