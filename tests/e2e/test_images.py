@@ -50,7 +50,8 @@ class Images(unittest.TestCase):
             print(f"THIS MACHINE RUNS NO IMAGES: {REFUSAL}", file=sys.stderr)
             raise unittest.SkipTest(REFUSAL)
         cls.pool = Pool().start()
-        cls.workers = [cls.pool.add_worker(f"w{index + 1}", images=True) for index in range(2)]
+        cls.workers = [cls.pool.add_worker("w1", images="1GB"),
+                       cls.pool.add_worker("w2", images="5MB")]
         cls.pool.add_worker("plain")
         cls.pool.until_ready(3)
         cls.tenant = cls.pool.tenant
@@ -259,6 +260,20 @@ class Images(unittest.TestCase):
         self.assertIn("pulls from docker.io", ended["detail"])
         _, ended = self.run_image("quay.io/nobody/app@" + digest, ["true"])
         self.assertEqual((ended["state"], ended["reason"]), ("failed", "image-unavailable"), ended)
+
+    def test_images_that_were_unused_longest_make_room(self):
+        def kept():
+            return set(os.listdir(os.path.join(self.workers[1].state, "podman", "used")))
+        seen = []
+        for number in range(3):  # of two megabytes each
+            image = self.make(f"room{number}.tar", layers=[
+                images.layer([("srv/number", str(number).encode())])])
+            job, ended = self.run_image(image, ["cat /srv/number"],
+                                        placement={"exclude_nodes": ["w1"]})
+            self.assertEqual(ended["state"], "succeeded", ended)
+            self.assertIn(str(number), self.log(job))
+            seen.append(ended["spec"]["image"]["sha256"])
+        self.assertEqual(kept() & set(seen), set(seen[1:]))
 
     def test_nodes_without_podman_are_passed_over_with_a_reason(self):
         job = self.submit(self.app, ["true"],

@@ -31,6 +31,7 @@ struct images {
     char registries[512];
     char about[64];
     volatile int interrupted;
+    bool started; /* the service, by us: a look at a worker that runs does not end its own */
 };
 
 static int ask(const struct images *images, const char *method, const char *path,
@@ -308,7 +309,7 @@ int images_get(struct images *images, const struct spec_image *image, const char
                struct image_facts *ret_facts, struct err *err)
 {
     char hex[HEX];
-    int rc = podman_serve(&images->podman, err);
+    int rc = podman_serve(&images->podman, NULL, err);
 
     hex_format(image->sha256, sizeof(image->sha256), hex);
     if (rc != 0)
@@ -364,7 +365,7 @@ int images_new(const struct images_options *options, struct images **ret_images,
     if (rc == 0)
         rc = fs_mkdir(used, 0700, err);
     if (rc == 0)
-        rc = podman_serve(&images->podman, err);
+        rc = podman_serve(&images->podman, &images->started, err);
     if (rc == 0)
         rc = look_at(images, err);
     if (rc == 0)
@@ -379,6 +380,8 @@ int images_new(const struct images_options *options, struct images **ret_images,
 
 void images_free(struct images *images)
 {
+    if (images != NULL && images->started)
+        podman_end(&images->podman);
     free(images);
 }
 

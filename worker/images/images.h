@@ -27,7 +27,7 @@ struct images_options {
  */
 int images_new(const struct images_options *options, struct images **ret_images,
                struct err *err) SHEAF_MUST_USE;
-/* Containers, images and the service stay. */
+/* Containers and images stay; the service too when it ran before. */
 void images_free(struct images *images);
 /* From another thread: images_get ends soon with ERR_INTERRUPTED, and the service ends. */
 void images_stop(struct images *images);

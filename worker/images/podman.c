@@ -298,10 +298,12 @@ static bool answers(const struct podman *podman)
     return podman_do(podman, &call, NULL, NULL) == 0;
 }
 
-int podman_serve(const struct podman *podman, struct err *err)
+int podman_serve(const struct podman *podman, bool *ret_started, struct err *err)
 {
     int64_t end = clock_mono_us() + (int64_t)START_MS * 1000;
 
+    if (ret_started != NULL)
+        *ret_started = false;
     if (answers(podman))
         return 0;
     int rc = service_start(podman, err);
@@ -314,6 +316,8 @@ int podman_serve(const struct podman *podman, struct err *err)
         if (poll(NULL, 0, RETRY_MS) < 0 && errno != EINTR)
             break;
     }
+    if (rc == 0 && ret_started != NULL)
+        *ret_started = true;
     return rc;
 }
 

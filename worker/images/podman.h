@@ -30,10 +30,11 @@ int podman_open(const char *folder, const char *cgroup, struct podman *ret_podma
 /* As above without looking for anything: what podman_open wrote down. */
 int podman_reopen(const char *folder, struct podman *ret_podman, struct err *err) SHEAF_MUST_USE;
 /*
- * Makes sure that the service answers. By the worker alone: it must not become a child of
- * a supervisor, which ends what it is left with. ERR_UNSUPPORTED_HERE, ERR_TIMEOUT.
+ * Makes sure that the service answers; *ret_started (may be NULL) tells whether it did not. By the
+ * worker alone: it must not become a child of a supervisor, which ends what it is left with.
+ * ERR_UNSUPPORTED_HERE, ERR_TIMEOUT.
  */
-int podman_serve(const struct podman *podman, struct err *err) SHEAF_MUST_USE;
+int podman_serve(const struct podman *podman, bool *ret_started, struct err *err) SHEAF_MUST_USE;
 /* Ends the service; containers go on. */
 void podman_end(const struct podman *podman);
 
