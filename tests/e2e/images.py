@@ -1,11 +1,13 @@
-"""Image archives as `podman save` writes them, made by hand: no registry is reachable from a test,
-and a hostile image is not what a tool would build."""
+"""Images for tests: archives as `podman save` writes them, made by hand since a hostile
+image is not what a tool would build; and a registry of our own, since no other is reachable."""
 import hashlib
 import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
+import urllib.request
 
 BUSYBOX = "/bin/busybox"
 TOOLS = ("sh cat echo ls sleep env id touch mkdir rm dd head grep mount ps kill hostname sync awk wc "
@@ -34,15 +36,18 @@ def layer(entries=(), shell=True):
     return out.getvalue()
 
 
+def machine():
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
 def archive(path, config=None, layers=None, architecture=None, count=1):
     """Writes a docker archive; `count` images of it share their layers."""
     layers = [layer()] if layers is None else layers
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     manifest = []
     with tarfile.open(path, "w") as tar:
         for index in range(count):
             body = json.dumps({
-                "architecture": architecture or machine, "os": "linux",
+                "architecture": architecture or machine(), "os": "linux",
                 "config": {**(config or {}), "Labels": {"number": str(index)}},
                 "rootfs": {"type": "layers", "diff_ids": [
                     "sha256:" + hashlib.sha256(data).hexdigest() for data in layers]},
@@ -55,3 +60,59 @@ def archive(path, config=None, layers=None, architecture=None, count=1):
             tar.addfile(*file_of(f"{number}.tar", data))
         tar.addfile(*file_of("manifest.json", json.dumps(manifest).encode()))
     return path
+
+
+def digest_of(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Registry:
+    """A registry of this machine, over plain HTTP."""
+
+    def __init__(self, folder, port):
+        self.host, self.log = f"127.0.0.1:{port}", open(folder + ".log", "wb")
+        config = folder + ".yml"
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\n"
+                       f"http: {{addr: '{self.host}'}}\n")
+        self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=self.log,
+                                        stderr=self.log)
+
+    def _call(self, method, path, data=None, kind="application/octet-stream"):
+        url = path if path.startswith("http") else f"http://{self.host}/v2/{path}"
+        request = urllib.request.Request(url, data=data, method=method,
+                                         headers={"Content-Type": kind})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers
+
+    def answers(self):
+        try:
+            return self._call("GET", "") is not None
+        except OSError:
+            return False
+
+    def push(self, name, config=None, layers=None):
+        """Stores an image; its reference by digest."""
+        layers = [layer()] if layers is None else layers
+        body = json.dumps({"architecture": machine(), "os": "linux", "config": config or {},
+                           "rootfs": {"type": "layers", "diff_ids": [digest_of(x) for x in layers]},
+                           }).encode()
+        for data in [body, *layers]:
+            where = self._call("POST", f"{name}/blobs/uploads/", b"")["Location"]
+            mark = "&" if "?" in where else "?"
+            self._call("PUT", f"{where}{mark}digest={digest_of(data)}", data)
+        kind = "application/vnd.oci.image.{}"
+
+        def part(of, data):
+            return {"mediaType": kind.format(of), "digest": digest_of(data), "size": len(data)}
+        manifest = json.dumps({
+            "schemaVersion": 2, "mediaType": kind.format("manifest.v1+json"),
+            "config": part("config.v1+json", body),
+            "layers": [part("layer.v1.tar", data) for data in layers]}).encode()
+        self._call("PUT", f"{name}/manifests/latest", manifest, kind.format("manifest.v1+json"))
+        return f"{self.host}/{name}@{digest_of(manifest)}"
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait(10)
+        self.log.close()

@@ -50,8 +50,16 @@ class Images(unittest.TestCase):
             print(f"THIS MACHINE RUNS NO IMAGES: {REFUSAL}", file=sys.stderr)
             raise unittest.SkipTest(REFUSAL)
         cls.pool = Pool().start()
-        cls.workers = [cls.pool.add_worker("w1", images="1GB"),
-                       cls.pool.add_worker("w2", images="5MB")]
+        cls.registry = images.Registry(os.path.join(cls.pool.dir, "registry"), cls.pool.ports.take())
+        allowed = ("--image-registries", "quay.io," + cls.registry.host)
+        cls.workers = [cls.pool.add_worker("w1", images="1GB", extra=allowed, start=False),
+                       cls.pool.add_worker("w2", images="5MB", extra=allowed, start=False)]
+        for worker in cls.workers:  # what an owner writes for a registry without TLS
+            folder = os.path.join(worker.state, "podman")
+            os.makedirs(folder, exist_ok=True)
+            with open(os.path.join(folder, "registries.conf"), "w", encoding="utf-8") as file:
+                file.write(f"[[registry]]\nlocation = '{cls.registry.host}'\ninsecure = true\n")
+            worker.start()
         cls.pool.add_worker("plain")
         cls.pool.until_ready(3)
         cls.tenant = cls.pool.tenant
@@ -59,6 +67,7 @@ class Images(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
+        cls.registry.stop()
         cls.pool.stop(keep=os.environ.get("SHEAF_KEEP") == "1")
 
     @classmethod
@@ -253,11 +262,22 @@ class Images(unittest.TestCase):
         self.assertEqual(ended["ranks"][0]["exit_code"], 127)
         self.assertIn("/bin/sh does not run", self.log(job))
 
+    def test_an_image_is_pulled_by_its_digest(self):
+        until("a registry", self.registry.answers)
+        image = self.registry.push("team/app")
+        job, ended = self.run_image(image, ["echo pulled on $RANK"], nodes=2)
+        self.assertEqual(ended["state"], "succeeded", ended)
+        self.assertIn("pulled on 1", self.log(job))
+        name = image.partition("@")[0]
+        _, ended = self.run_image(f"{name}@sha256:{'1' * 64}", ["true"])
+        self.assertEqual((ended["state"], ended["reason"]), ("failed", "image-unavailable"), ended)
+        self.assertIn("manifest unknown", ended["detail"])
+
     def test_an_image_of_a_registry_that_nobody_reaches_has_a_reason(self):
         digest = "sha256:" + "0" * 64
         _, ended = self.run_image("127.0.0.1:9/app@" + digest, ["true"])
         self.assertEqual((ended["state"], ended["reason"]), ("failed", "image-unavailable"), ended)
-        self.assertIn("pulls from docker.io", ended["detail"])
+        self.assertIn("pulls from quay.io,", ended["detail"])
         _, ended = self.run_image("quay.io/nobody/app@" + digest, ["true"])
         self.assertEqual((ended["state"], ended["reason"]), ("failed", "image-unavailable"), ended)
 

@@ -279,6 +279,14 @@ static bool is_allowed(const struct images *images, const char *name)
     return false;
 }
 
+/* "what: where: how: why", each with the name in full: the last one says it. */
+static const char *last_part(const char *text)
+{
+    for (const char *next = strstr(text, ": "); next != NULL; next = strstr(text, ": "))
+        text = next + 2;
+    return text;
+}
+
 static int pull(const struct images *images, const char *name, const char *hex, struct err *err)
 {
     char path[2 * FS_PATH];
@@ -294,9 +302,9 @@ static int pull(const struct images *images, const char *name, const char *hex, 
     int rc = podman_do(&images->podman, &call, &answer, err);
     const char *failure = json_text(answer, "error");
     const char *id = json_text(answer, "id");
-    if (rc == 0 && (failure != NULL || id == NULL))
-        rc =
-            err_set(err, ERR_IMAGE_UNAVAILABLE, "%.220s", failure != NULL ? failure : "no id came");
+    const char *why = failure != NULL ? last_part(failure) : NULL;
+    if (rc == 0 && (why != NULL || id == NULL))
+        rc = err_set(err, ERR_IMAGE_UNAVAILABLE, "%.220s", why != NULL ? why : "no id came");
     if (rc != 0)
         rc = rename_error(err, ERR_IMAGE_UNAVAILABLE, "cannot be pulled");
     else

@@ -13,6 +13,8 @@
 #include "worker/runtime/spawn.h"
 
 #define PID_FILE "service.pid"
+/* Mirrors and the like for the worker alone, where its owner has written them. */
+#define REGISTRIES "registries.conf"
 /* Seconds without a call until it ends by itself: 40 MiB that an idle machine need not hold. */
 #define IDLE_S     "60"
 #define COMMAND_MS 30000
@@ -43,6 +45,8 @@ static void add_options(const struct podman *podman, struct spec_texts *argv)
 /* The registry passwords of this machine's people are not for tenants' images. */
 static void add_environment(const struct podman *podman, struct spec_texts *env)
 {
+    char path[FS_PATH];
+
     spec_texts_add(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     spec_texts_addf(env, "HOME=%s", podman->folder);
     spec_texts_addf(env, "XDG_CONFIG_HOME=%s", podman->folder);
@@ -51,6 +55,8 @@ static void add_environment(const struct podman *podman, struct spec_texts *env)
     spec_texts_addf(env, "CONTAINERS_CONF=%s/containers.conf", podman->folder);
     spec_texts_addf(env, "CONTAINERS_STORAGE_CONF=%s/storage.conf", podman->folder);
     spec_texts_addf(env, "REGISTRY_AUTH_FILE=%s/auth.json", podman->folder);
+    if (fs_path(path, "%s/" REGISTRIES, podman->folder) == 0 && access(path, R_OK) == 0)
+        spec_texts_addf(env, "CONTAINERS_REGISTRIES_CONF=%s", path);
 }
 
 /* Borrows the items; a NULL after them. */
