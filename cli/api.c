@@ -9,9 +9,11 @@
 #include "cli/term.h"
 #include "common/io/clock.h"
 #include "common/io/json.h"
+#include "common/pure/utf8.h"
 
 #define TRIES           3
 #define CALL_TIMEOUT_MS 60000
+#define BODY_SHOWN      200
 #define PAGE_LIMIT      200
 #define PAGES_MAX       500 /* 100,000 rows: more than a terminal is for */
 
@@ -39,15 +41,32 @@ int api_open(struct httpc *ret_client, struct err *err)
     return 0;
 }
 
-/* A problem document, or whatever came instead of one. */
-static int problem_to_err(const struct httpc_response *response, struct err *err)
+/* The first bytes of what came, made harmless: the err's reader is a terminal. */
+static int unexpected(const struct httpc_response *response, struct err *err)
+{
+    size_t length = response->body.length < BODY_SHOWN ? response->body.length : BODY_SHOWN;
+    struct buf shown;
+
+    buf_init(&shown, 0);
+    utf8_show(response->body.data ? response->body.data : "", length, &shown);
+    err_set(err, ERR_UNEXPECTED_RESPONSE, "HTTP %ld %.40s: %s", response->status,
+            response->content_type, shown.data ? shown.data : "nothing");
+    buf_fini(&shown);
+    return -ERR_UNEXPECTED_RESPONSE;
+}
+
+int api_problem(const struct httpc_response *response, struct err *err)
 {
     json_t *problem;
     struct err ignored;
     const char *body = response->body.data ? response->body.data : "";
 
-    if (json_read(body, response->body.length, &problem, &ignored) < 0 || !json_is_object(problem))
-        return err_set(err, ERR_UNEXPECTED_RESPONSE, "HTTP %ld: %.120s", response->status, body);
+    if (json_read(body, response->body.length, &problem, &ignored) < 0)
+        return unexpected(response, err);
+    if (!json_is_object(problem)) {
+        json_decref(problem);
+        return unexpected(response, err);
+    }
     const char *slug = json_text(problem, "code");
     const char *detail = json_text(problem, "detail");
     enum err_code code = slug ? err_from_slug(slug) : ERR_NONE;
@@ -67,14 +86,21 @@ static int response_to_json(const struct httpc_response *response, json_t **ret_
                             struct err *err)
 {
     if (response->status < 200 || response->status > 299)
-        return problem_to_err(response, err);
+        return api_problem(response, err);
     if (response->status == 204 || response->body.length == 0) {
         *ret_value = NULL;
         return 0;
     }
     struct err inner;
-    if (json_read(response->body.data, response->body.length, ret_value, &inner) < 0)
-        return err_set(err, ERR_UNEXPECTED_RESPONSE, "the answer is not JSON: %s", inner.text);
+    json_t *value = NULL;
+    if (json_read(response->body.data, response->body.length, &value, &inner) < 0)
+        return unexpected(response, err);
+    /* Every answer of the API is an object. */
+    if (!json_is_object(value)) {
+        json_decref(value);
+        return unexpected(response, err);
+    }
+    *ret_value = value;
     return 0;
 }
 
@@ -143,7 +169,11 @@ int api_list(const struct httpc *client, const char *path, json_t **ret_items, s
         rc = api_call(client, "GET", query, NULL, NULL, &answer, err);
         if (rc < 0)
             break;
-        json_array_extend(all, json_object_get(answer, "items"));
+        if (json_array_extend(all, json_object_get(answer, "items")) != 0) {
+            json_decref(answer);
+            rc = err_set(err, ERR_UNEXPECTED_RESPONSE, "a list without items");
+            break;
+        }
         const char *next = json_text(answer, "next_cursor");
         snprintf(cursor, sizeof(cursor), "%s", next ? next : "");
         json_decref(answer);
@@ -294,6 +324,11 @@ static bool follow_data(const char *bytes, size_t size, void *arg)
 {
     struct follow *follow = arg;
 
+    /* Whatever comes, be it a sign of life alone: nobody is told any more. */
+    if (ferror(stdout) || term_reader_left()) {
+        follow->ended = true;
+        return false;
+    }
     return sse_feed(&follow->parser, bytes, size, follow_event, follow);
 }
 
@@ -324,7 +359,7 @@ int api_follow(const struct httpc *client, const char *path, const char *after,
         rc = httpc_do(client, &request, &response, err);
         long status = rc == 0 ? response.status : 0;
         if (rc == 0 && status != 200)
-            rc = problem_to_err(&response, err);
+            rc = api_problem(&response, err);
         httpc_response_fini(&response);
         bool again = rc == 0 || rc == -ERR_UNREACHABLE || rc == -ERR_TIMEOUT || status == 503;
         if (follow.ended || !again)

@@ -17,6 +17,8 @@ int api_open(struct httpc *ret_client, struct err *err) SHEAF_MUST_USE;
  */
 int api_call(const struct httpc *client, const char *method, const char *path, const json_t *body,
              const char *key, json_t **ret_value, struct err *err) SHEAF_MUST_USE;
+/* What a status other than 2xx says: a problem document, or whatever came instead of one. */
+int api_problem(const struct httpc_response *response, struct err *err) SHEAF_MUST_USE;
 /* All pages of a list, as one array. path may have a query. */
 int api_list(const struct httpc *client, const char *path, json_t **ret_items,
              struct err *err) SHEAF_MUST_USE;

@@ -1,6 +1,7 @@
 #include "cli/command.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "cli/term.h"
 #include "common/pure/mem.h"
 #include "common/pure/nearest.h"
+#include "common/pure/utf8.h"
 
 const char *args_get(const struct args *args, const char *name)
 {
@@ -103,6 +105,24 @@ struct parse {
     struct args args;
 };
 
+/* What is wrong with the line, and how it is written. */
+SHEAF_PRINTF(3, 4)
+static int refuse_line(const struct command *command, struct err *err, const char *format, ...)
+{
+    struct buf text;
+    va_list args;
+
+    buf_init(&text, sizeof(err->text) - 1);
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    if (command != NULL)
+        buf_printf(&text, "; usage: sheaf %s %s", command->name, command->usage);
+    err_set(err, ERR_USAGE, "%s", text.data != NULL ? text.data : "");
+    buf_fini(&text);
+    return -ERR_USAGE;
+}
+
 static const struct option_row *row_by_name(const struct option_row *rows, size_t count,
                                             const char *name, size_t length)
 {
@@ -135,9 +155,9 @@ static int unknown_option(const struct command *command, const char *word, struc
     for (int i = 0; command != NULL && i < OPTION_MAX && command->options[i].name != NULL; i++)
         names[count++] = command->options[i].name;
     const char *nearest = nearest_word(plain + strspn(plain, "-"), names, count);
-    return err_set(err, ERR_USAGE, "unknown option '%s'%s%s%s%s%s", plain,
-                   nearest ? "; did you mean '--" : "", nearest ? nearest : "", nearest ? "'?" : "",
-                   command ? "; see: sheaf help " : "", command ? command->name : "");
+    return refuse_line(command, err, "unknown option '%s'%s%s%s", plain,
+                       nearest ? "; did you mean '--" : "", nearest ? nearest : "",
+                       nearest ? "'?" : "");
 }
 
 /* Stores one option; uses the next word as its value where the row wants one. */
@@ -170,14 +190,14 @@ static int take_option(struct parse *parse, char **argv, int argc, int *at, stru
     if (row == NULL)
         return unknown_option(command, word, err);
     if (row->metavar == NULL && value != NULL)
-        return err_set(err, ERR_USAGE, "--%s takes no value", row->name);
+        return refuse_line(command, err, "--%s takes no value", row->name);
     if (row->metavar != NULL && value == NULL) {
         if (*at + 1 >= argc)
-            return err_set(err, ERR_USAGE, "--%s wants %s", row->name, row->metavar);
+            return refuse_line(command, err, "--%s wants %s", row->name, row->metavar);
         value = argv[++*at];
     }
     if (row->metavar != NULL && value[0] == '\0')
-        return err_set(err, ERR_USAGE, "--%s wants %s, not nothing", row->name, row->metavar);
+        return refuse_line(command, err, "--%s wants %s, not nothing", row->name, row->metavar);
     if (global)
         parse->global[row - globals] = value ? value : "";
     else
@@ -208,13 +228,11 @@ static int check_words(const struct args *args, struct err *err)
     const struct command *c = args->command;
 
     if (args->word_count < c->min_words)
-        return err_set(err, ERR_USAGE, "%s: something is missing; usage: sheaf %s %s", c->name,
-                       c->name, c->usage);
+        return refuse_line(c, err, "%s: something is missing", c->name);
     if (c->max_words >= 0 && args->word_count > c->max_words)
-        return err_set(err, ERR_USAGE, "%s: '%s' is too much; usage: sheaf %s %s", c->name,
-                       args->words[c->max_words], c->name, c->usage);
+        return refuse_line(c, err, "%s: '%.80s' is too much", c->name, args->words[c->max_words]);
     if (args->rest != NULL && !c->rest)
-        return err_set(err, ERR_USAGE, "%s takes nothing after --", c->name);
+        return refuse_line(c, err, "%s takes nothing after --", c->name);
     return 0;
 }
 
@@ -280,44 +298,14 @@ void args_fini(struct args *args)
     *args = (struct args){0};
 }
 
-int exit_code_of(enum err_code code, long http_status)
+static void print_shown(const char *before, const char *text)
 {
-    switch ((int)code) {
-    case ERR_AUTH_REQUIRED:
-    case ERR_TOKEN_INVALID:
-    case ERR_SCOPE_MISSING:
-        return EXIT_AUTH;
-    case ERR_NOT_FOUND:
-        return EXIT_NOT_FOUND;
-    case ERR_INSUFFICIENT_FUNDS:
-        return EXIT_FUNDS;
-    case ERR_NO_SUCH_CAPACITY:
-    case ERR_NETWORK_TOO_FAR:
-    case ERR_PRICE_TOO_LOW:
-    case ERR_NO_NODES:
-    case ERR_RUNTIME_MISSING:
-    case ERR_NOT_NOW:
-        return EXIT_CAPACITY;
-    case ERR_TIMEOUT:
-        return EXIT_TIMEOUT;
-    case ERR_UNREACHABLE:
-    case ERR_TLS_VERIFY:
-    case ERR_UNEXPECTED_RESPONSE:
-    case ERR_UNAVAILABLE:
-    case ERR_DATABASE:
-    case ERR_DEPOSED:
-        return EXIT_UNREACHABLE;
-    case ERR_INTERRUPTED:
-        return EXIT_INTERRUPTED;
-    case ERR_USAGE:
-    case ERR_IO:
-        return EXIT_USAGE;
-    default:
-        break;
-    }
-    if (http_status == 0)
-        http_status = err_info(code)->http_status;
-    return http_status == 400 || http_status == 422 ? EXIT_USAGE : EXIT_REFUSED;
+    struct buf shown;
+
+    buf_init(&shown, 0);
+    utf8_show(text, strlen(text), &shown);
+    fprintf(stderr, "%s%s", before, shown.data != NULL ? shown.data : "");
+    buf_fini(&shown);
 }
 
 int command_fail(const struct err *err)
@@ -329,10 +317,11 @@ int command_fail(const struct err *err)
         return EXIT_INTERRUPTED;
     fprintf(stderr, "%serror:%s %s", tone_on(TONE_BAD, term.color_err),
             tone_off(TONE_BAD, term.color_err), info->title);
+    /* Parts of it may be a server's words. */
     if (err->pointer[0] != '\0')
-        fprintf(stderr, " at %s", err->pointer);
+        print_shown(" at ", err->pointer);
     if (err->text[0] != '\0' && strcmp(err->text, info->title) != 0)
-        fprintf(stderr, ": %s", err->text);
+        print_shown(": ", err->text);
     fprintf(stderr, " (%s)\n  next: %s\n", info->slug, info->hint);
-    return exit_code_of(err->code, 0);
+    return exit_code_of(err->code);
 }

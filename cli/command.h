@@ -3,27 +3,14 @@
 
 /*
  * The command table: one row per verb. Help, man page and completion are made from it, so that they
- * cannot disagree with what runs. Exit codes are part of the interface (docs/cli.md).
+ * cannot disagree with what runs. Exit codes are part of the interface.
  */
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "common/pure/buf.h"
 #include "common/pure/err.h"
-
-enum exit_code {
-    EXIT_OK = 0,
-    EXIT_JOB_FAILED = 1,
-    EXIT_USAGE = 2,
-    EXIT_NOT_FOUND = 3,
-    EXIT_AUTH = 4,
-    EXIT_REFUSED = 5, /* conflict or refused */
-    EXIT_CAPACITY = 6,
-    EXIT_FUNDS = 7,
-    EXIT_TIMEOUT = 8,
-    EXIT_UNREACHABLE = 9,
-    EXIT_INTERRUPTED = 130,
-};
+#include "common/pure/exit_code.h"
 
 #define OPTION_MAX 16
 
@@ -81,6 +68,5 @@ void help_completion_bash(struct buf *out);
 
 /* Reports err on stderr as what, why, next step; returns the exit code for it. */
 int command_fail(const struct err *err);
-int exit_code_of(enum err_code code, long http_status);
 
 #endif

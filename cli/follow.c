@@ -78,7 +78,8 @@ static bool on_log(const struct sse_event *event, void *arg)
     if (strcmp(event->event, "log") != 0
         || json_read(event->data, strlen(event->data), &data, &err) < 0)
         return true;
-    fputs(json_text_at(data, "text"), stdout);
+    const json_t *text = json_object_get(data, "text");
+    term_put(stdout, json_string_value(text), json_string_length(text));
     fflush(stdout);
     json_decref(data);
     return true;
@@ -130,7 +131,7 @@ int follow_job(const struct httpc *client, const char *id)
         watch.until_running = false;
         rc = api_follow(client, path, watch.last_id, on_phase, &watch, &err);
     }
-    if (rc == -ERR_INTERRUPTED)
+    if (rc == -ERR_INTERRUPTED || (rc == 0 && !is_final(watch.state)))
         return detached(id);
     if (rc < 0)
         return command_fail(&err);

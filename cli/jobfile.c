@@ -93,6 +93,9 @@ int jobfile_read(const char *path, json_t **ret_spec, char *ret_base, struct err
         rc = locate(path, NULL,
                     yaml_read(text.data ? text.data : "", text.length, &spec, &marks, err), err);
     buf_fini(&text);
+    if (rc == -ERR_TOO_MANY)
+        return err_set(err, ERR_BODY_TOO_LARGE, "%.120s: a job file has at most %u bytes", path,
+                       SPEC_MAX_TEXT_BYTES);
     if (rc < 0)
         return rc;
     rc = fill_environment(spec, err);

@@ -163,9 +163,15 @@ struct log_view {
     bool mid_line;
 };
 
-static void print_log_text(struct log_view *view, long rank, const char *text)
+static void print_log_text(struct log_view *view, long rank, const json_t *text)
 {
-    for (const char *at = text; *at != '\0'; at++) {
+    const char *at = json_string_value(text);
+    const char *end = at + json_string_length(text);
+
+    while (at < end) {
+        const char *line = memchr(at, '\n', (size_t)(end - at));
+        size_t length = line != NULL ? (size_t)(line - at) + 1 : (size_t)(end - at);
+
         if (view->prefix && (!view->mid_line || rank != view->last_rank)) {
             if (view->mid_line)
                 putchar('\n');
@@ -173,8 +179,9 @@ static void print_log_text(struct log_view *view, long rank, const char *text)
                    tone_off(TONE_DIM, term.color));
         }
         view->last_rank = rank;
-        putchar(*at);
-        view->mid_line = *at != '\n';
+        term_put(stdout, at, length);
+        view->mid_line = line == NULL;
+        at += length;
     }
 }
 
@@ -192,7 +199,7 @@ static bool on_log(const struct sse_event *event, void *arg)
     if (view->machine)
         printf("%s\n", event->data);
     else
-        print_log_text(view, (long)json_int_at(data, "rank"), json_text_at(data, "text"));
+        print_log_text(view, (long)json_int_at(data, "rank"), json_object_get(data, "text"));
     fflush(stdout);
     json_decref(data);
     return true;
@@ -438,7 +445,7 @@ static int download_to(const struct httpc *client, const char *path, const char 
     };
     int rc = httpc_do(client, &request, &response, err);
     if (rc == 0 && response.status != 200)
-        rc = err_set(err, ERR_UNEXPECTED_RESPONSE, "HTTP %ld", response.status);
+        rc = api_problem(&response, err);
     if (download.failed)
         rc = err_set(err, ERR_NO_SPACE, "cannot write %s", file);
     httpc_response_fini(&response);

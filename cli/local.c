@@ -67,7 +67,7 @@ static int read_token(const struct args *args, char token[128], struct err *err)
         return 0;
     }
     buf_init(&text, TOKEN_MAX_BYTES);
-    int rc = fs_read(file, TOKEN_MAX_BYTES, &text, err);
+    int rc = fs_read_secret(file, TOKEN_MAX_BYTES, FS_OWNER_ALONE, &text, err);
     if (rc == 0) {
         snprintf(token, 128, "%s", text.data ? text.data : "");
         trim(token);

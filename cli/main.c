@@ -4,12 +4,16 @@
 
 #include "cli/command.h"
 #include "cli/term.h"
+#include "common/io/fs.h"
+#include "common/io/process.h"
 
 int main(int argc, char **argv)
 {
     struct args args;
     struct err err;
 
+    fs_guard_streams();
+    process_keep_secrets();
     signal(SIGPIPE, SIG_IGN);
     if (command_parse(argc, argv, &args, &err) < 0)
         return command_fail(&err);
@@ -24,8 +28,5 @@ int main(int argc, char **argv)
     }
     int code = args.command->run(&args);
     args_fini(&args);
-    /* A reader that left is no failure of ours; a full disk is. */
-    if (fflush(stdout) != 0 && code == EXIT_OK && !ferror(stdout))
-        code = EXIT_REFUSED;
-    return code;
+    return term_finish(code);
 }

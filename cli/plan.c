@@ -189,16 +189,32 @@ void plan_print_offer(const json_t *plan, long nodes, const char *gpu)
     char text[UNITS_TEXT];
     const json_t *why = json_object_get(plan, "why");
     const json_t *relax = json_object_get(why, "relax");
+    const json_t *earliest = json_object_get(plan, "earliest");
+    bool placed = json_is_true(json_object_get(why, "placed"));
+    const json_t *price = placed ? why : earliest; /* of the placement that is told; or none */
     size_t i;
     json_t *item;
 
-    if (json_is_true(json_object_get(why, "placed"))) {
-        printf("%ld x %s: now, %s/h, %s, on ", nodes, gpu, json_text_at(why, "price"),
-               worst_text(json_int_at(why, "diameter_us"), text));
+    printf("%ld x %s\n  now        ", nodes, gpu);
+    if (placed) {
+        printf("yes, on ");
         print_names(json_object_get(why, "nodes"));
-        printf("\n");
     } else {
-        printf("%ld x %s: not now: %s\n", nodes, gpu, json_text_at(why, "detail"));
+        printf("no: %s", json_text_at(why, "detail"));
+    }
+    if (placed)
+        printf("\n  earliest   now\n");
+    else if (json_is_object(earliest))
+        printf("\n  earliest   at the latest at %s\n", json_text_at(earliest, "at"));
+    else
+        printf("\n  earliest   unknown\n");
+    if (json_is_object(price)) {
+        printf("  price      %s/h\n  worst RTT  %s\n", json_text_at(price, "price"),
+               json_int_at(price, "diameter_us") > 0
+                   ? rtt_text(json_int_at(price, "diameter_us"), text)
+                   : "one node");
+    } else {
+        printf("  price      unknown\n  worst RTT  unknown\n");
     }
     json_array_foreach(relax, i, item)
     {

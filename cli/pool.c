@@ -181,6 +181,18 @@ int verb_node_undrain(const struct args *args)
     return node_set(args, "undrain");
 }
 
+int verb_node_revoke(const struct args *args)
+{
+    struct err err;
+
+    if (args_get(args, "reason") == NULL) {
+        (void)err_set(&err, ERR_USAGE,
+                      "node revoke needs --reason TEXT: it is kept with the event");
+        return command_fail(&err);
+    }
+    return node_set(args, "revoke");
+}
+
 int verb_net(const struct args *args)
 {
     static const struct column columns[] = {

@@ -1,5 +1,7 @@
 #include "cli/term.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,6 +9,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "common/pure/exit_code.h"
 
 struct term term;
 
@@ -23,11 +27,18 @@ bool term_format_parse(const char *name, enum output_format *ret_format)
     return false;
 }
 
+/* A terminal that knows more than to go on. */
+static bool is_able(int fd)
+{
+    const char *kind = getenv("TERM");
+
+    return isatty(fd) && kind != NULL && kind[0] != '\0' && strcmp(kind, "dumb") != 0;
+}
+
 static bool wants_color(int fd, const char *color)
 {
     const char *force = getenv("CLICOLOR_FORCE");
     const char *none = getenv("NO_COLOR");
-    const char *kind = getenv("TERM");
 
     if (strcmp(color, "always") == 0)
         return true;
@@ -35,7 +46,7 @@ static bool wants_color(int fd, const char *color)
         return false;
     if (force != NULL && force[0] != '\0' && strcmp(force, "0") != 0)
         return true;
-    return isatty(fd) && kind != NULL && strcmp(kind, "dumb") != 0;
+    return is_able(fd);
 }
 
 void term_init(const char *color)
@@ -44,9 +55,31 @@ void term_init(const char *color)
 
     term.color = wants_color(STDOUT_FILENO, color);
     term.color_err = wants_color(STDERR_FILENO, color);
-    term.progress = isatty(STDERR_FILENO);
+    /* A line that is written over needs a terminal that can. */
+    term.progress = is_able(STDERR_FILENO);
     if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
         term.width = size.ws_col;
+}
+
+bool term_reader_left(void)
+{
+    struct pollfd poll_out = {.fd = STDOUT_FILENO};
+
+    return poll(&poll_out, 1, 0) == 1 && (poll_out.revents & POLLERR) != 0;
+}
+
+int term_finish(int code)
+{
+    bool failed = fflush(stdout) != 0;
+    int saved = errno;
+
+    if (!failed && !ferror(stdout))
+        return code;
+    if ((failed && saved == EPIPE) || term_reader_left())
+        return code;
+    fprintf(stderr, "error: standard output could not be written%s%s\n", failed ? ": " : "",
+            failed ? strerror(saved) : "");
+    return code == EXIT_OK ? EXIT_USAGE : code;
 }
 
 static void on_interrupt(int number)
@@ -148,4 +181,52 @@ void term_status_clear(void)
         fputs("\r\033[K", stderr);
         fflush(stderr);
     }
+}
+
+/* Length of the control character at `text`, 0 for anything else: C0, DEL, and C1 in UTF-8. */
+static size_t control_length(const char *text, size_t length)
+{
+    unsigned char first = (unsigned char)text[0];
+
+    if (first == '\n' || first == '\t' || first == '\r')
+        return 0;
+    if (first < 0x20 || first == 0x7f)
+        return 1;
+    if (first == 0xc2 && length > 1 && (unsigned char)text[1] >= 0x80
+        && (unsigned char)text[1] <= 0x9f)
+        return 2;
+    return 0;
+}
+
+void term_escape(const char *text, size_t length, struct buf *out)
+{
+    size_t plain = 0;
+
+    for (size_t i = 0; i < length;) {
+        size_t control = control_length(text + i, length - i);
+
+        if (control == 0) {
+            i++;
+            continue;
+        }
+        buf_append(out, text + plain, i - plain);
+        buf_printf(out, "\\x%02x", (unsigned char)text[i + control - 1]);
+        i += control;
+        plain = i;
+    }
+    buf_append(out, text + plain, length - plain);
+}
+
+void term_put(FILE *file, const char *text, size_t length)
+{
+    struct buf shown;
+
+    if (!isatty(fileno(file))) {
+        (void)fwrite(text, 1, length, file);
+        return;
+    }
+    buf_init(&shown, 0);
+    term_escape(text, length, &shown);
+    (void)fwrite(shown.data, 1, shown.length, file);
+    buf_fini(&shown);
 }

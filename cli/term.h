@@ -3,7 +3,11 @@
 
 /* The terminal: width, colour, questions, Ctrl-C. Progress goes to stderr, results to stdout. */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+
+#include "common/pure/buf.h"
 
 enum output_format {
     OUTPUT_TABLE,
@@ -32,6 +36,11 @@ extern struct term term;
 bool term_format_parse(const char *name, enum output_format *ret_format);
 /* color: "auto", "always" or "never". Reads NO_COLOR and CLICOLOR_FORCE. */
 void term_init(const char *color);
+/* The last word on standard output: code, or EXIT_USAGE when it could not be written (disk full). A
+ * reader that left is no failure of ours. */
+int term_finish(int code);
+/* Nobody reads standard output any more. */
+bool term_reader_left(void);
 /* From here on Ctrl-C sets term.interrupted instead of ending the program. */
 void term_catch_interrupt(void);
 
@@ -43,6 +52,15 @@ const char *tone_off(enum tone tone, bool color);
 /* How a job or node state looks. */
 enum tone tone_of_state(const char *state);
 const char *symbol_of_state(const char *state); /* "●", "✓", "✗", … */
+
+/*
+ * Prints what a stranger's program wrote. On a terminal its control characters are shown (\x1b), so
+ * that it cannot move the cursor, change the title or answer for the person who looks; \n, \t and
+ * \r (progress bars) do what they say.
+ */
+void term_put(FILE *file, const char *text, size_t length);
+/* The same as text that is shown: appends to out. */
+void term_escape(const char *text, size_t length, struct buf *out);
 
 /* Asks y/N on the terminal. True with --yes; false when there is no terminal to ask on. */
 bool term_confirm(const char *question);

@@ -33,6 +33,7 @@ int verb_node_ls(const struct args *args);
 int verb_node_show(const struct args *args);
 int verb_node_drain(const struct args *args);
 int verb_node_undrain(const struct args *args);
+int verb_node_revoke(const struct args *args);
 int verb_net(const struct args *args);
 
 int verb_account(const struct args *args);

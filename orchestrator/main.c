@@ -9,6 +9,8 @@
 
 #include "common/io/clock.h"
 #include "common/io/log.h"
+#include "common/io/process.h"
+#include "common/pure/exit_code.h"
 #include "orchestrator/fleet/fleet.h"
 #include "orchestrator/fleet/link_file.h"
 #include "orchestrator/fleet/metrics.h"
@@ -16,14 +18,6 @@
 
 /* A clean stop waits this long for the commit in flight; its effects come again after a start. */
 #define STOP_WAIT_US ((int64_t)5000000)
-
-/* Exit codes as those of the CLI. */
-enum {
-    EXIT_OK = 0,
-    EXIT_FAILED = 1,
-    EXIT_WRONG_USE = 2,
-    EXIT_CONFLICT = 5,
-};
 
 struct program {
     struct config *config;
@@ -45,6 +39,9 @@ struct program {
     char metrics_endpoint[ENDPOINT_TEXT];
     struct event *on_term;
     struct event *on_int;
+    struct event *on_hup;
+    struct policy stored; /* before the options that stand above it */
+    bool reload_failed;
     int64_t started_us;
     uint32_t tokens_missing; /* READY is said when none is */
     bool serving;
@@ -285,6 +282,7 @@ static bool collect(struct metrics_facts *facts, void *arg)
     facts->term = store_term(program->store);
     facts->resident_bytes = metrics_resident_bytes();
     facts->up_us = clock_mono_us() - program->started_us;
+    facts->reload_failed = program->reload_failed;
     return program->serving && !program->deposed;
 }
 
@@ -307,6 +305,42 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     event_base_loopbreak(program->base);
 }
 
+/* -- SIGHUP ---------------------------------------------------------------------------------- */
+
+struct reloading {
+    const struct program *program;
+    struct policy policy;
+};
+
+static int check_reload(const struct config *fresh, void *arg, struct err *err)
+{
+    struct reloading *reloading = arg;
+    int rc = setup_check(fresh, err);
+
+    reloading->policy = reloading->program->stored;
+    return rc ? rc : setup_policy(fresh, &reloading->policy, err);
+}
+
+/* Between two turns: what is decided next, is decided by the new policy. */
+static void on_reload(evutil_socket_t number, short what, void *arg)
+{
+    struct program *program = arg;
+    struct reloading reloading = {.program = program};
+    struct config_reload reload = {check_reload, &reloading};
+    enum log_level level = LOG_INFO_LEVEL;
+    struct err err = {0};
+
+    (void)number;
+    (void)what;
+    program->reload_failed = config_reload(program->config, &reload, &err) != 0;
+    if (program->reload_failed)
+        return;
+    engine_set_policy(program->engine, &reloading.policy);
+    engine_set_paranoid(program->engine, config_bool(program->config, "paranoid"));
+    (void)log_level_parse(config_text(program->config, "log-level"), &level);
+    log_open("sheaf-orchestrator", level);
+}
+
 static int open_loop(struct program *program, struct err *err)
 {
     program->base = loop_new();
@@ -318,6 +352,8 @@ static int open_loop(struct program *program, struct err *err)
     program->on_int = evsignal_new(program->base, SIGINT, on_signal, program);
     BUG_ON(program->on_term == NULL || event_add(program->on_term, NULL) != 0);
     BUG_ON(program->on_int == NULL || event_add(program->on_int, NULL) != 0);
+    program->on_hup = evsignal_new(program->base, SIGHUP, on_reload, program);
+    BUG_ON(program->on_hup == NULL);
     return 0;
 }
 
@@ -350,7 +386,8 @@ static int open_fleet(struct program *program, struct err *err)
     rc = engine_new(program->base, program->store, &hooks, &program->engine, err);
     if (rc)
         return rc;
-    policy = *engine_policy(program->engine);
+    program->stored = *engine_policy(program->engine);
+    policy = program->stored;
     if ((rc = setup_policy(program->config, &policy, err)))
         return rc;
     engine_set_policy(program->engine, &policy);
@@ -381,6 +418,8 @@ static void close_all(struct program *program)
         event_free(program->on_term);
     if (program->on_int)
         event_free(program->on_int);
+    if (program->on_hup)
+        event_free(program->on_hup);
     zap_free(program->zap);
     if (program->zmq)
         zmq_ctx_term(program->zmq);
@@ -409,6 +448,7 @@ static int serve(struct program *program, struct err *err)
                              program, program->metrics_endpoint, &program->metrics, err))
         || (rc = write_link(program, err)) || (rc = make_tokens(program, err)))
         return rc;
+    BUG_ON(event_add(program->on_hup, NULL) != 0);
     if (!program->failed)
         event_base_dispatch(program->base);
     drain(program);
@@ -476,11 +516,8 @@ static int print_config(const struct config *config)
 
 static int exit_code(int rc)
 {
-    if (rc == 0)
-        return EXIT_OK;
-    if (rc == -ERR_CONFIG_INVALID || rc == -ERR_USAGE)
-        return EXIT_WRONG_USE;
-    return rc == -ERR_ALREADY_RUNNING || rc == -ERR_DEPOSED ? EXIT_CONFLICT : EXIT_FAILED;
+    /* To us it is no outage: somebody else leads, and a restart would not help. */
+    return rc == -ERR_DEPOSED ? EXIT_REFUSED : (int)exit_code_of((enum err_code) - rc);
 }
 
 static int run_verb(struct program *program, int argc, char **argv, struct err *err)
@@ -491,7 +528,7 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
     if (rc)
         return rc;
     if (!log_level_parse(config_text(program->config, "log-level"), &level))
-        return err_set(err, ERR_CONFIG_INVALID, "log-level: unknown level");
+        return config_refuse(program->config, "log-level", err, "debug, info, warn or error");
     log_open("sheaf-orchestrator", level);
     if (argc == 1 || (argc == 2 && strcmp(argv[1], "run") == 0))
         return serve(program, err);
@@ -503,14 +540,20 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
 
 int main(int argc, char **argv)
 {
+    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
+                                        "--print-config", NULL};
     struct program program = {.lock_fd = -1};
     const char *word;
     struct err err = {0};
     int code;
     int rc;
 
+    fs_guard_streams();
+    process_keep_secrets();
     program.config = config_new(setup_options, "SHEAF_ORCHESTRATOR");
     rc = config_load(program.config, &argc, argv, &err);
+    if (rc == 0)
+        rc = config_check_words(program.config, argc, argv, flags, &err);
     word = argc > 1 ? argv[1] : "";
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         print_help(program.config);
@@ -531,7 +574,8 @@ int main(int argc, char **argv)
         code = exit_code(rc);
     }
     if (code != EXIT_OK)
-        fprintf(stderr, "sheaf-orchestrator: %s: %s\n", err_slug(err.code), err.text);
+        fprintf(stderr, "sheaf-orchestrator: %s: %s\n  next: %s\n", err_slug(err.code), err.text,
+                err_info(err.code)->hint);
     close_all(&program);
     return code;
 }

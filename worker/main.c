@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/io/fs.h"
 #include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/pure/mem.h"
 #include "worker/core/verbs.h"
 
@@ -15,7 +17,8 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    {"join", "TOKEN [--run]", "enrol this machine and measure its devices", verb_join},
+    {"join", "TOKEN [--run]",
+     "enrol this machine and measure its devices; --dry-run only shows them", verb_join},
     {"run", "", "offer the devices and run jobs, in the foreground", verb_run},
     {"status", "[-o json]", "state, devices, tasks and peers", verb_status},
     {"doctor", "[-o json]", "what works here, what does not, and the fixes", verb_doctor},
@@ -83,6 +86,9 @@ static bool take_output(int *argc, char **argv, bool *ret_json)
     return true;
 }
 
+static const char *const flags[] = {"--help",         "--version",      "--run", "--dry-run",
+                                    "--check-config", "--print-config", NULL};
+
 static int usage(const char *text, const char *what)
 {
     fprintf(stderr, "sheaf-worker: %s%s; see sheaf-worker --help\n", text, what);
@@ -115,13 +121,14 @@ static int run(struct config *config, int argc, char **argv)
     int code;
 
     call.run = take_flag(&argc, argv, "--run");
+    call.dry_run = take_flag(&argc, argv, "--dry-run");
     if (!take_output(&argc, argv, &call.json)) {
         code = usage("the only format is: -o json", "");
     } else if (config_load(config, &argc, argv, &err) != 0
+               || config_check_words(config, argc, argv, flags, &err) != 0
                || settings_read(config, settings, &err) != 0
                || settings_recall(config, settings, &err) != 0) {
-        fprintf(stderr, "sheaf-worker: %s\n", err.text);
-        code = 2;
+        code = verb_fail(&err);
     } else if (print) {
         struct buf text;
 
@@ -146,6 +153,8 @@ int main(int argc, char **argv)
     struct config *config = config_new(settings_options(), "SHEAF_WORKER");
     int code = 0;
 
+    fs_guard_streams();
+    process_keep_secrets();
     if (take_flag(&argc, argv, "--version"))
         printf("sheaf-worker %s\n", SHEAF_VERSION);
     else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)

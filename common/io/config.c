@@ -1,6 +1,7 @@
 #include "common/io/config.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,15 +9,19 @@
 
 #include "common/io/fs.h"
 #include "common/io/json.h"
+#include "common/io/log.h"
+#include "common/io/process.h"
 #include "common/io/yaml.h"
 #include "common/pure/mem.h"
 #include "common/pure/money.h"
 #include "common/pure/nearest.h"
 #include "common/pure/units.h"
 
-#define MAX_OPTIONS 128
-#define ENV_NAME    96
-#define HELP_COLUMN 28
+#define MAX_OPTIONS   128
+#define ENV_NAME      96
+#define HELP_COLUMN   28
+#define MAX_LISTENING 8
+#define MAX_FILES     8
 
 /* The later wins. */
 enum origin {
@@ -35,12 +40,20 @@ struct value {
     int64_t number; /* of all types but text */
 };
 
+/* A file that was read, to be read again. */
+struct source {
+    char *path; /* owned */
+    enum origin origin;
+};
+
 struct config {
     const struct config_option *options;
     const char *prefix;
     struct value *values; /* one per option */
     size_t count;
     enum origin file_origin; /* of the file that is being read */
+    struct source files[MAX_FILES];
+    size_t file_count;
     bool file_loaded;
 };
 
@@ -124,7 +137,7 @@ static int set_value(struct config *config, size_t index, const char *text,
 {
     const struct config_option *option = &config->options[index];
     struct value *value = &config->values[index];
-    const char *shown = option->secret ? "***" : text;
+    const char *shown = (option->flags & CONFIG_SECRET) != 0 ? "***" : text;
     int64_t number = 0;
     const char *wrong = parse_number(option->type, text, &number);
 
@@ -175,6 +188,8 @@ void config_free(struct config *config)
         free(config->values[i].text);
         free(config->values[i].where);
     }
+    for (size_t i = 0; i < config->file_count; i++)
+        free(config->files[i].path);
     free(config->values);
     free(config);
 }
@@ -242,6 +257,19 @@ static int load_object(struct config *config, const char *path, json_t *object,
     return 0;
 }
 
+static int remember_file(struct config *config, const char *path, enum origin origin,
+                         struct err *err)
+{
+    for (size_t i = 0; i < config->file_count; i++) {
+        if (config->files[i].origin == origin && strcmp(config->files[i].path, path) == 0)
+            return 0;
+    }
+    if (config->file_count == MAX_FILES)
+        return err_set(err, ERR_CONFIG_INVALID, "%s: more than %d files", path, MAX_FILES);
+    config->files[config->file_count++] = (struct source){mem_strdup(path), origin};
+    return 0;
+}
+
 static int load_file(struct config *config, const char *path, enum origin origin, struct err *err)
 {
     struct yaml_marks *marks = NULL;
@@ -249,9 +277,12 @@ static int load_file(struct config *config, const char *path, enum origin origin
     struct buf text;
     struct err why;
 
+    int rc = remember_file(config, path, origin, err);
+    if (rc != 0)
+        return rc;
     config->file_origin = origin;
     buf_init(&text, 0);
-    int rc = fs_read(path, YAML_MAX_BYTES, &text, &why);
+    rc = fs_read(path, YAML_MAX_BYTES, &text, &why);
     if (rc != 0) {
         rc = err_set(err, ERR_CONFIG_INVALID, "%s", why.text);
     } else if (text.length > 0) {
@@ -291,7 +322,8 @@ int config_save(const struct config *config, const char *const *skip, const char
 
     for (size_t i = 0; i < config->count; i++) {
         const struct config_option *option = &config->options[i];
-        bool skipped = option->secret || config->values[i].origin <= ORIGIN_DEFAULT;
+        bool skipped =
+            (option->flags & CONFIG_SECRET) != 0 || config->values[i].origin <= ORIGIN_DEFAULT;
         for (const char *const *key = skip; !skipped && *key != NULL; key++)
             skipped = strcmp(*key, option->key) == 0;
         if (!skipped)
@@ -330,6 +362,10 @@ int config_load_env(struct config *config, struct err *err)
         int rc = set_value(config, i, text, &setting, err);
         if (rc != 0)
             return rc;
+        if ((config->options[i].flags & CONFIG_SECRET) != 0) {
+            process_hide(text);
+            (void)unsetenv(name); /* nor do children see it */
+        }
     }
     return 0;
 }
@@ -384,6 +420,8 @@ static int take_flag(struct config *config, const struct flag *flag, const char 
         return err_set_at(err, ERR_USAGE, name, "--%s needs a value", name);
     int rc = option != NULL ? set_value(config, index, value, &setting, err)
                             : config_load_file(config, value, err);
+    if (option != NULL && (option->flags & CONFIG_SECRET) != 0)
+        process_hide(value);
     return rc != 0 ? rc : flag->value != NULL ? 1 : 2;
 }
 
@@ -460,6 +498,225 @@ bool config_is_set(const struct config *config, const char *key)
     return value_of(config, key, &index)->origin > ORIGIN_DEFAULT;
 }
 
+int config_refuse(const struct config *config, const char *key, struct err *err, const char *format,
+                  ...)
+{
+    size_t index = 0;
+    const struct value *value = value_of(config, key, &index);
+    bool flag = value->origin == ORIGIN_FLAG; /* its place is its name */
+    char text[sizeof(err->text)];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return err_set_at(err, ERR_CONFIG_INVALID, key, "%s%s%s: %s",
+                      value->where != NULL ? value->where : "default", flag ? "" : ":",
+                      flag ? "" : key, text);
+}
+
+int config_check_words(const struct config *config, int argc, char *const *argv,
+                       const char *const *words, struct err *err)
+{
+    const char *names[MAX_OPTIONS];
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        size_t count = 0;
+        bool known = argv[i][0] != '-' || argv[i][1] == '\0';
+        for (size_t w = 0; words[w] != NULL && count < MAX_OPTIONS; w++) {
+            known = known || strcmp(words[w], argv[i]) == 0;
+            names[count++] = words[w] + strspn(words[w], "-");
+        }
+        for (size_t k = 0; k < config->count && count < MAX_OPTIONS; k++)
+            names[count++] = config->options[k].key;
+        if (known)
+            continue;
+        char plain[ENV_NAME];
+        snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(argv[i], "="), argv[i]);
+        const char *near = nearest_word(plain + strspn(plain, "-"), names, count);
+        return err_set(err, ERR_USAGE, "unknown option %s%s%s%s", plain,
+                       near != NULL ? "; did you mean --" : "", near != NULL ? near : "",
+                       near != NULL ? "?" : "; --help lists them");
+    }
+    return 0;
+}
+
+/* Where a program listens: "tcp://HOST:PORT", "HOST:PORT", "LOW-HIGH" or a port alone. */
+struct listening {
+    const char *key;
+    const char *host; /* not terminated */
+    size_t host_length;
+    uint32_t low;
+    uint32_t high;
+};
+
+static bool read_listening(const char *text, struct listening *ret_at)
+{
+    const char *scheme = strstr(text, "://");
+    uint32_t port[2] = {0, 0};
+    int count = 0;
+
+    ret_at->host = scheme != NULL ? scheme + 3 : text;
+    const char *colon = strrchr(ret_at->host, ':');
+    const char *at = colon != NULL ? colon + 1 : ret_at->host;
+    ret_at->host_length = colon != NULL ? (size_t)(colon - ret_at->host) : 0;
+    if (*at == '\0' || at[strspn(at, "0123456789-")] != '\0')
+        return false;
+    for (; *at != '\0' && count < 2; at++) {
+        if (*at == '-')
+            count++;
+        else if (port[count] <= UINT16_MAX)
+            port[count] = port[count] * 10 + (uint32_t)(*at - '0');
+    }
+    ret_at->low = port[0];
+    ret_at->high = count == 1 ? port[1] : port[0];
+    return true;
+}
+
+static bool is_every_host(const struct listening *at)
+{
+    static const char *const names[] = {"", "*", "0.0.0.0", "::", "[::]"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strlen(names[i]) == at->host_length && memcmp(names[i], at->host, at->host_length) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool listen_alike(const struct listening *a, const struct listening *b)
+{
+    bool host =
+        is_every_host(a) || is_every_host(b)
+        || (a->host_length == b->host_length && memcmp(a->host, b->host, a->host_length) == 0);
+
+    return host && a->low <= b->high && b->low <= a->high;
+}
+
+int config_check_fixed(const struct config *config, const char *bind, const char *told,
+                       struct err *err)
+{
+    const char *text = config_text(config, bind);
+    struct listening at;
+
+    if (config_text(config, told) == NULL || text == NULL || !read_listening(text, &at)
+        || at.low != 0)
+        return 0;
+    return config_refuse(config, bind, err, "port 0 is another one at each start, but %s is fixed",
+                         told);
+}
+
+int config_check_ports(const struct config *config, const char *const *keys, struct err *err)
+{
+    struct listening seen[MAX_LISTENING];
+    size_t count = 0;
+
+    for (; *keys != NULL; keys++) {
+        const char *text = config_text(config, *keys);
+        struct listening at = {.key = *keys};
+        if (text == NULL || !read_listening(text, &at))
+            continue;
+        if (at.low > UINT16_MAX || at.high > UINT16_MAX)
+            return config_refuse(config, *keys, err, "a port is at most 65535: %.80s", text);
+        if (at.high == 0)
+            continue;
+        for (size_t i = 0; i < count; i++) {
+            if (listen_alike(&seen[i], &at))
+                return config_refuse(config, *keys, err, "%.80s is taken by %s already", text,
+                                     seen[i].key);
+        }
+        BUG_ON(count == MAX_LISTENING);
+        seen[count++] = at;
+    }
+    return 0;
+}
+
+/* -- reading again -------------------------------------------------------------------------- */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+/* "file:line:key: " before an error that only names the key. */
+static void say_where(const struct config *config, struct err *err)
+{
+    struct err plain = *err;
+    size_t index = 0;
+
+    if (err->pointer[0] == '\0' || find(config, err->pointer, strlen(err->pointer), &index) == NULL)
+        return;
+    const char *where = config->values[index].where;
+    if (where != NULL && strncmp(err->text, where, strlen(where)) != 0)
+        (void)err_set_at(err, plain.code, plain.pointer, "%s:%s: %s", where, plain.pointer,
+                         plain.text);
+}
+
+static int load_again(const struct config *config, struct config *fresh, struct err *err)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct value *value = &config->values[i];
+        struct setting setting = {value->origin, ERR_CONFIG_INVALID, value->where};
+        if (value->origin == ORIGIN_ENV || value->origin == ORIGIN_FLAG)
+            BUG_ON(set_value(fresh, i, value->text, &setting, NULL) != 0);
+    }
+    for (size_t i = 0; i < config->file_count; i++) {
+        const struct source *file = &config->files[i];
+        int rc = file->origin == ORIGIN_SAVED ? config_load_saved(fresh, file->path, err)
+                                              : config_load_file(fresh, file->path, err);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void take_over(struct config *config, struct config *fresh)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct config_option *option = &config->options[i];
+        struct value *now = &config->values[i];
+        struct value *next = &fresh->values[i];
+        if (same_text(now->text, next->text))
+            continue;
+        if ((option->flags & CONFIG_RELOAD) == 0) {
+            log_warn("config", "needs-restart", "key=%s", option->key);
+            continue;
+        }
+        bool secret = (option->flags & CONFIG_SECRET) != 0;
+        log_info("config", "changed", "key=%s value=" LOG_Q, option->key,
+                 secret               ? "***"
+                 : next->text != NULL ? next->text
+                                      : "");
+        struct value old = *now;
+        *now = *next;
+        *next = old;
+    }
+}
+
+int config_reload(struct config *config, const struct config_reload *reload, struct err *err)
+{
+    struct config *fresh = config_new(config->options, config->prefix);
+    struct err why = {0};
+    int rc = load_again(config, fresh, &why);
+
+    if (rc == 0) {
+        rc = reload->check(fresh, reload->arg, &why);
+        if (rc != 0)
+            say_where(fresh, &why);
+    }
+    if (rc == 0) {
+        take_over(config, fresh);
+        log_info("config", "reloaded", "files=%zu", config->file_count);
+    } else {
+        log_error("config", "reload-refused", "detail=" LOG_Q, why.text);
+        rc = err_set_at(err, why.code, why.pointer, "%s", why.text);
+    }
+    config_free(fresh);
+    return rc;
+}
+
+/* -- printing ------------------------------------------------------------------------------- */
+
 void config_print(const struct config *config, struct buf *out)
 {
     for (size_t i = 0; i < config->count; i++) {
@@ -471,13 +728,14 @@ void config_print(const struct config *config, struct buf *out)
         }
         if (option->type == CONFIG_TEXT) {
             /* A JSON text is a double-quoted YAML scalar. */
-            json_t *text = json_string(option->secret ? "***" : value->text);
+            json_t *text = json_string((option->flags & CONFIG_SECRET) != 0 ? "***" : value->text);
             char *quoted = text != NULL ? json_write(text) : mem_strdup("\"(not UTF-8)\"");
             buf_printf(out, "%s: %s", option->key, quoted);
             free(quoted);
             json_decref(text);
         } else {
-            buf_printf(out, "%s: %s", option->key, option->secret ? "\"***\"" : value->text);
+            buf_printf(out, "%s: %s", option->key,
+                       (option->flags & CONFIG_SECRET) != 0 ? "\"***\"" : value->text);
         }
         buf_printf(out, " # %s\n", value->where);
     }
@@ -499,7 +757,10 @@ void config_help(const struct config *config, struct buf *out)
         if (strlen(left) > HELP_COLUMN - 1)
             buf_printf(out, "\n  %-*s", HELP_COLUMN, "");
         buf_puts(out, option->help);
-        if (option->value != NULL && option->value[0] != '\0' && !option->secret)
+        if ((option->flags & CONFIG_RELOAD) != 0)
+            buf_puts(out, "; SIGHUP reads it again");
+        if (option->value != NULL && option->value[0] != '\0'
+            && (option->flags & CONFIG_SECRET) == 0)
             buf_printf(out, " [%s]", option->value);
         buf_printf(out, " ($%s)\n", name);
     }

@@ -12,8 +12,9 @@
 #include "common/pure/buf.h"
 #include "common/pure/err.h"
 
-#define FRAME_MAX        ((size_t)1 << 20)  /* one message of an enrolled peer */
-#define FRAME_MAX_BUDGET ((size_t)16 << 20) /* memory of one decoded message */
+#define FRAME_MAX        ((size_t)1 << 20)   /* one message of an enrolled peer */
+#define FRAME_MAX_FIRST  ((size_t)256 << 10) /* … before it said who it is */
+#define FRAME_MAX_BUDGET ((size_t)16 << 20)  /* memory of one decoded message */
 
 /* Owns everything one decoded message points to. */
 struct frame_arena {

@@ -36,23 +36,14 @@ int fs_path(char out[FS_PATH], const char *format, ...)
     return length < 0 || length >= FS_PATH ? -ERR_IO : 0;
 }
 
-int fs_read(const char *path, size_t limit, struct buf *ret_text, struct err *err)
+/* The whole of an open file; its caller closes it. */
+static int read_open(int fd, const char *path, size_t limit, struct buf *ret_text, struct err *err)
 {
-    struct stat status;
     struct buf text;
     char chunk[16384];
-    /* O_NONBLOCK: a fifo in the file's place must not hang us. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int rc = 0;
 
-    if (fd < 0)
-        return fail(err, "open", path);
     buf_init(&text, 0);
-    if (fstat(fd, &status) != 0) {
-        rc = fail(err, "stat", path);
-    } else if (!S_ISREG(status.st_mode)) {
-        rc = err_set(err, ERR_IO, "%s is not a regular file", path);
-    }
     while (rc == 0) {
         ssize_t got = read(fd, chunk, sizeof(chunk));
         if (got < 0 && errno == EINTR)
@@ -66,10 +57,74 @@ int fs_read(const char *path, size_t limit, struct buf *ret_text, struct err *er
         else
             buf_append(&text, chunk, (size_t)got);
     }
-    close(fd);
     if (rc == 0)
         buf_append(ret_text, text.data, text.length);
+    if (text.data != NULL)
+        explicit_bzero(text.data, text.length);
     buf_fini(&text);
+    return rc;
+}
+
+static int open_regular(const char *path, int *ret_fd, struct stat *ret_status, struct err *err)
+{
+    /* O_NONBLOCK: a fifo in the file's place must not hang us. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int rc = 0;
+
+    if (fd < 0)
+        return fail(err, "open", path);
+    if (fstat(fd, ret_status) != 0)
+        rc = fail(err, "stat", path);
+    else if (!S_ISREG(ret_status->st_mode))
+        rc = err_set(err, ERR_IO, "%s is not a regular file", path);
+    if (rc != 0)
+        close(fd);
+    else
+        *ret_fd = fd;
+    return rc;
+}
+
+int fs_read(const char *path, size_t limit, struct buf *ret_text, struct err *err)
+{
+    struct stat status = {0};
+    int fd = -1;
+    int rc = open_regular(path, &fd, &status, err);
+
+    if (rc != 0)
+        return rc;
+    rc = read_open(fd, path, limit, ret_text, err);
+    close(fd);
+    return rc;
+}
+
+static int check_secrecy(const struct stat *status, const char *path, enum fs_secrecy secrecy,
+                         struct err *err)
+{
+    mode_t closed = secrecy == FS_OWNER_ALONE ? 077 : 027;
+
+    if ((status->st_mode & closed) != 0)
+        return err_set(err, ERR_CREDENTIAL_EXPOSED, "%s has mode %04o; run: chmod %s %s", path,
+                       (unsigned)(status->st_mode & 07777),
+                       secrecy == FS_OWNER_ALONE ? "600" : "640", path);
+    if (secrecy == FS_OWNER_ALONE && status->st_uid != geteuid() && status->st_uid != 0)
+        return err_set(err, ERR_CREDENTIAL_EXPOSED, "%s belongs to user %u; run: chown %u %s", path,
+                       (unsigned)status->st_uid, (unsigned)geteuid(), path);
+    return 0;
+}
+
+int fs_read_secret(const char *path, size_t limit, enum fs_secrecy secrecy, struct buf *ret_text,
+                   struct err *err)
+{
+    struct stat status = {0};
+    int fd = -1;
+    int rc = open_regular(path, &fd, &status, err);
+
+    if (rc != 0)
+        return rc;
+    rc = check_secrecy(&status, path, secrecy, err);
+    if (rc == 0)
+        rc = read_open(fd, path, limit, ret_text, err);
+    close(fd);
     return rc;
 }
 
@@ -301,11 +356,29 @@ int fs_lock(const char *path, int *ret_fd, struct err *err)
     return 0;
 }
 
+void fs_guard_streams(void)
+{
+    int fd;
+
+    /* The lowest free number is taken, so it ends above the three. */
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO) {
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
 uint64_t fs_free_bytes(const char *path)
 {
     struct statvfs status;
+    char parent[FS_PATH];
 
-    if (statvfs(path, &status) != 0)
+    if (fs_path(parent, "%s", path) != 0)
         return 0;
+    while (statvfs(parent, &status) != 0) {
+        char *slash = strrchr(parent, '/');
+        if (errno != ENOENT || slash == NULL || slash == parent)
+            return 0;
+        *slash = '\0';
+    }
     return (uint64_t)status.f_bavail * status.f_frsize;
 }

@@ -34,6 +34,11 @@ static enum err_code code_of(const json_error_t *error)
     if (code == json_error_invalid_utf8 || code == json_error_null_character
         || code == json_error_null_byte_in_key)
         return ERR_INVALID_ENCODING;
+    if (code == json_error_numeric_overflow)
+        return ERR_OUT_OF_RANGE;
+    /* A surrogate alone is good syntax and no text; jansson has one code for all of that. */
+    if (strncmp(error->text, "invalid Unicode", 15) == 0)
+        return ERR_INVALID_ENCODING;
     return ERR_MALFORMED_JSON;
 }
 
@@ -44,7 +49,8 @@ int json_read(const void *bytes, size_t length, json_t **ret_value, struct err *
                                JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
 
     if (value == NULL)
-        return err_set(err, code_of(&error), "%d:%d: %s", error.line, error.column, error.text);
+        return err_set(err, code_of(&error), "%d:%d (byte %d): %s", error.line, error.column,
+                       error.position, error.text);
     if (is_too_deep(value, JSON_MAX_DEPTH)) {
         json_decref(value);
         return err_set(err, ERR_NESTING_TOO_DEEP, "more than %d levels", JSON_MAX_DEPTH);

@@ -12,8 +12,9 @@
 
 /*
  * Strict RFC 8259: duplicate keys, trailing bytes, NUL in texts, invalid UTF-8 and depth beyond
- * JSON_MAX_DEPTH are refused. ERR_MALFORMED_JSON with line:column, ERR_DUPLICATE_KEY,
- * ERR_NESTING_TOO_DEEP, ERR_INVALID_ENCODING. The caller owns the reference.
+ * JSON_MAX_DEPTH are refused. ERR_MALFORMED_JSON with line:column and offset, ERR_DUPLICATE_KEY,
+ * ERR_NESTING_TOO_DEEP, ERR_INVALID_ENCODING, ERR_OUT_OF_RANGE for a number that 64 bits lose. The
+ * caller owns the reference.
  */
 int json_read(const void *bytes, size_t length, json_t **ret_value, struct err *err) SHEAF_MUST_USE;
 /* Compact, keys in insertion order; caller frees. */

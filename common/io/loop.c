@@ -31,6 +31,8 @@ struct zsock {
     void *arg;
     struct event *readable; /* on ZMQ_FD, which is edge-triggered */
     struct event *again;    /* zero timer: there is more, but others go first */
+    struct peers *peers;    /* watched servers */
+    struct event *cuts;     /* … which ended a connection */
     struct zsock_options options;
     struct curve_pair server;
     struct curve_pair client;
@@ -73,6 +75,7 @@ static void come_back(struct zsock *socket)
 static bool receive(struct zsock *socket, zmq_msg_t *frames, struct zmsg *ret_message)
 {
     struct zmsg message = {.user_id = "", .peer = ""};
+    uint64_t bytes = 0;
     bool more = true;
 
     for (uint32_t i = 0; more; i++) {
@@ -87,6 +90,7 @@ static bool receive(struct zsock *socket, zmq_msg_t *frames, struct zmsg *ret_me
             return false;
         }
         more = zmq_msg_more(frame) != 0;
+        bytes += zmq_msg_size(frame);
         if (frame == &extra) {
             message.too_many = true;
             zmq_msg_close(&extra);
@@ -104,6 +108,8 @@ static bool receive(struct zsock *socket, zmq_msg_t *frames, struct zmsg *ret_me
         message.user_id = user_id;
     if (peer != NULL)
         message.peer = peer;
+    if (socket->peers != NULL)
+        peers_delivered(socket->peers, zmq_msg_get(last, ZMQ_SRCFD), message.user_id, bytes);
     *ret_message = message;
     return true;
 }
@@ -136,6 +142,35 @@ bool zsock_was_refused(struct zsock *socket)
     return socket->refused;
 }
 
+static void on_cuts(evutil_socket_t fd, short what, void *arg)
+{
+    struct zsock *socket = arg;
+    struct peers_cut cut;
+
+    (void)fd;
+    (void)what;
+    while (peers_next_cut(socket->peers, &cut)) {
+        if (socket->options.on_cut != NULL)
+            socket->options.on_cut(socket, &cut, socket->arg);
+    }
+}
+
+static int watch_peers(struct zsock *socket)
+{
+    socket->peers = peers_new(socket->context, socket->handle, &socket->options.held);
+    if (socket->peers == NULL)
+        return -1;
+    socket->cuts =
+        event_new(socket->base, peers_fd(socket->peers), EV_READ | EV_PERSIST, on_cuts, socket);
+    BUG_ON(socket->cuts == NULL || event_add(socket->cuts, NULL) != 0);
+    return 0;
+}
+
+uint32_t zsock_end_peer(struct zsock *socket, const char *user_id)
+{
+    return socket->peers != NULL ? peers_end(socket->peers, user_id) : 0;
+}
+
 static void close_handle(void *handle, void *monitor)
 {
     if (monitor != NULL) {
@@ -152,6 +187,12 @@ static void destroy(struct zsock *socket)
         event_free(socket->readable);
     if (socket->again != NULL)
         event_free(socket->again);
+    if (socket->cuts != NULL)
+        event_free(socket->cuts);
+    if (socket->peers != NULL) {
+        zmq_socket_monitor(socket->handle, NULL, 0);
+        peers_free(socket->peers);
+    }
     close_handle(socket->handle, socket->monitor);
     free(socket->zap_domain);
     free(socket->subscribe);
@@ -249,7 +290,8 @@ static int open_handle(struct zsock *socket, struct err *err)
     if (socket->handle == NULL)
         return err_set(err, ERR_IO, "cannot make a socket: %s", zmq_strerror(zmq_errno()));
     if (set_options(socket) != 0 || (socket->options.client != NULL && open_monitor(socket) != 0)
-        || zmq_getsockopt(socket->handle, ZMQ_FD, &fd, &size) != 0) {
+        || zmq_getsockopt(socket->handle, ZMQ_FD, &fd, &size) != 0
+        || (socket->options.held.one > 0 && watch_peers(socket) != 0)) {
         int rc = err_set(err, ERR_INTERNAL, "socket option: %s", zmq_strerror(zmq_errno()));
         close_handle(socket->handle, socket->monitor);
         socket->handle = NULL;
@@ -309,6 +351,8 @@ int zsock_bind(struct zsock *socket, const char *endpoint, char *ret_endpoint, s
         return err_set(err, ERR_IO, "cannot listen on %s: %s", endpoint, zmq_strerror(zmq_errno()));
     if (ret_endpoint != NULL)
         memcpy(ret_endpoint, bound, size);
+    if (socket->peers != NULL)
+        peers_bound(socket->peers, bound);
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/io/keys.h"
+#include "common/io/peers.h"
 #include "common/pure/err.h"
 
 struct event_base;
@@ -34,6 +35,8 @@ struct zmsg {
 };
 
 typedef void (*zsock_on_message_f)(struct zsock *socket, const struct zmsg *message, void *arg);
+/* A connection was ended because it held too much; on the loop's thread, after the fact. */
+typedef void (*zsock_on_cut_f)(struct zsock *socket, const struct peers_cut *cut, void *arg);
 
 struct zsock_options {
     int type;                        /* ZMQ_ROUTER, ZMQ_DEALER, … */
@@ -44,6 +47,8 @@ struct zsock_options {
     size_t max_frame;                /* ZMQ_MAXMSGSIZE */
     int high_water;                  /* both directions, messages; 0 = 1000 */
     const char *subscribe;           /* ZMQ_SUB prefix; NULL = none */
+    struct peers_limits held;        /* servers: bytes of unfinished messages; 0 = unwatched */
+    zsock_on_cut_f on_cut;           /* may be NULL */
 };
 
 /*
@@ -73,6 +78,11 @@ bool zsock_was_refused(struct zsock *socket);
  */
 int zsock_send(struct zsock *socket, const void *peer, size_t peer_size, const void *bytes,
                size_t size) SHEAF_MUST_USE;
+/*
+ * Ends the connections of a watched server that spoke under this user id; how many. Their peers
+ * come back unless ZAP refuses them, and what they sent before may still be delivered.
+ */
+uint32_t zsock_end_peer(struct zsock *socket, const char *user_id);
 void zsock_free(struct zsock *socket);
 /* As zsock_free, but what was sent last may still leave: zmq_ctx_term waits up to `ms` for it. */
 void zsock_free_linger(struct zsock *socket, int ms);
@@ -85,6 +95,8 @@ struct zap;
 struct zap *zap_new(void *zmq_context);
 void zap_allow(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE]);
 void zap_deny(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE]);
+/* Refuses the key until so much later, then takes it again; nothing for one that is not allowed. */
+void zap_suspend(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE], int64_t us);
 bool zap_is_allowed(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE]);
 /* Handshakes refused since start. */
 uint64_t zap_refused(struct zap *zap);

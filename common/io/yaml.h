@@ -15,7 +15,7 @@
 #include "common/io/json.h"
 #include "common/pure/err.h"
 
-#define YAML_MAX_BYTES 65536
+#define YAML_MAX_BYTES 131072 /* the description of our API is the largest we read */
 #define YAML_MAX_DEPTH 16
 
 struct yaml_marks;

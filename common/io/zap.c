@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "common/io/clock.h"
 #include "common/io/loop.h"
 #include "common/io/zap_private.h"
 #include "common/pure/id.h"
@@ -22,10 +23,14 @@ struct zap {
     int stop_fd;  /* eventfd */
     pthread_t thread;
     pthread_mutex_t lock;
-    struct map keys; /* key bytes + domain number → non-NULL */
+    struct map keys; /* key bytes + domain number → struct grant */
     char *domains[MAX_DOMAINS];
     uint32_t domain_count;
     atomic_uint_fast64_t refused;
+};
+
+struct grant {
+    int64_t from_us; /* monotonic; refused before */
 };
 
 /* A map key: the public key, then the number of the domain. */
@@ -76,7 +81,8 @@ static bool is_allowed(struct zap *zap, const char *domain, size_t length, const
     uint32_t number = find_domain(zap, domain, length);
     if (number < MAX_DOMAINS) {
         struct entry entry = entry_of(number, key);
-        allowed = map_get(&zap->keys, entry.bytes, sizeof(entry.bytes)) != NULL;
+        const struct grant *grant = map_get(&zap->keys, entry.bytes, sizeof(entry.bytes));
+        allowed = grant != NULL && clock_mono_us() >= grant->from_us;
     }
     pthread_mutex_unlock(&zap->lock);
     return allowed;
@@ -205,7 +211,8 @@ void zap_allow(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE])
         zap->domains[number] = mem_strdup(domain);
     }
     struct entry entry = entry_of(number, key);
-    map_put(&zap->keys, entry.bytes, sizeof(entry.bytes), zap);
+    if (map_get(&zap->keys, entry.bytes, sizeof(entry.bytes)) == NULL)
+        map_put(&zap->keys, entry.bytes, sizeof(entry.bytes), mem_new(1, sizeof(struct grant)));
     pthread_mutex_unlock(&zap->lock);
 }
 
@@ -215,7 +222,20 @@ void zap_deny(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE])
     uint32_t number = find_domain(zap, domain, strlen(domain));
     if (number < MAX_DOMAINS) {
         struct entry entry = entry_of(number, key);
-        map_remove(&zap->keys, entry.bytes, sizeof(entry.bytes));
+        free(map_remove(&zap->keys, entry.bytes, sizeof(entry.bytes)));
+    }
+    pthread_mutex_unlock(&zap->lock);
+}
+
+void zap_suspend(struct zap *zap, const char *domain, const uint8_t key[KEY_SIZE], int64_t us)
+{
+    pthread_mutex_lock(&zap->lock);
+    uint32_t number = find_domain(zap, domain, strlen(domain));
+    if (number < MAX_DOMAINS) {
+        struct entry entry = entry_of(number, key);
+        struct grant *grant = map_get(&zap->keys, entry.bytes, sizeof(entry.bytes));
+        if (grant != NULL)
+            grant->from_us = clock_mono_us() + us;
     }
     pthread_mutex_unlock(&zap->lock);
 }
@@ -242,6 +262,8 @@ void zap_free(struct zap *zap)
     pthread_mutex_destroy(&zap->lock);
     for (uint32_t i = 0; i < zap->domain_count; i++)
         free(zap->domains[i]);
+    for (uint32_t i = 0; i < zap->keys.count; i++)
+        free(map_at(&zap->keys, i));
     map_fini(&zap->keys);
     free(zap);
 }

@@ -476,6 +476,11 @@ const uint8_t *spec_content(const struct job_spec *spec, uint32_t index)
     return index < spec->file_count ? spec->files[index].sha256 : spec->image.sha256;
 }
 
+uint64_t spec_content_size(const struct job_spec *spec, uint32_t index)
+{
+    return index < spec->file_count ? spec->files[index].size : spec->image.size;
+}
+
 int spec_check(const struct job_spec *spec, struct err *err)
 {
     size_t currency = strnlen(spec->currency, SPEC_CURRENCY_TEXT);

@@ -149,6 +149,7 @@ bool spec_env_is_allowed(const char *item);
 /* The archives that the job brings: of its files, and of its image. */
 uint32_t spec_content_count(const struct job_spec *spec);
 const uint8_t *spec_content(const struct job_spec *spec, uint32_t index);
+uint64_t spec_content_size(const struct job_spec *spec, uint32_t index);
 /* 1-63 of a-z 0-9 -, starts with a letter, does not end with -. */
 bool name_is_valid(const char *name);
 /* Number of processes of the gang: nodes, or nodes x devices with LAUNCH_DEVICE. */

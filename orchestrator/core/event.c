@@ -26,6 +26,7 @@ static const char *const event_names[EV_KIND_COUNT] = {
     [EV_LINK] = "link",
     [EV_NODE_SILENT] = "node_silent",
     [EV_NODE_BACK] = "node_back",
+    [EV_NODE_OFFENCE] = "node_offence",
     [EV_TICK] = "tick",
     [EV_BOOT] = "boot",
 };
@@ -33,6 +34,7 @@ static const char *const event_names[EV_KIND_COUNT] = {
 static const char *const verb_names[NODE_VERB_COUNT] = {
     [NODE_DRAIN] = "drain",   [NODE_UNDRAIN] = "undrain", [NODE_PAUSE] = "pause",
     [NODE_RESUME] = "resume", [NODE_LEAVE] = "leave",     [NODE_SET_PRICE] = "price",
+    [NODE_REVOKE] = "revoke",
 };
 
 static const char *const news_names[TASK_NEWS_COUNT] = {

@@ -48,8 +48,9 @@ enum event_kind {
     /* -- from the shell's clocks ----------------------------------------------------------- */
     EV_NODE_SILENT, /* 3 heartbeats missed */
     EV_NODE_BACK,
-    EV_TICK, /* a deadline of world_next_deadline() has passed */
-    EV_BOOT, /* once after load: act on what the state demands */
+    EV_NODE_OFFENCE, /* a worker broke a rule of the protocol: kept for whoever asks later */
+    EV_TICK,         /* a deadline of world_next_deadline() has passed */
+    EV_BOOT,         /* once after load: act on what the state demands */
     EV_KIND_COUNT,
 };
 const char *event_kind_name(enum event_kind kind);
@@ -156,6 +157,7 @@ enum node_verb {
     NODE_RESUME,
     NODE_LEAVE,
     NODE_SET_PRICE,
+    NODE_REVOKE, /* the operator's: the key is refused from now on */
     NODE_VERB_COUNT,
 };
 const char *node_verb_name(enum node_verb verb);
@@ -275,6 +277,12 @@ struct ev_node {
     uint64_t node;
 };
 
+struct ev_offence {
+    uint64_t node;
+    enum err_code reason;
+    const char *detail;
+};
+
 struct event {
     enum event_kind kind;
     struct caller caller; /* commands only */
@@ -298,6 +306,7 @@ struct event {
         struct ev_receipt receipt;
         struct ev_device_use device_use;
         struct ev_link link;
+        struct ev_offence offence;
         struct ev_node node; /* NODE_BYE, NODE_SILENT, NODE_BACK */
     };
     struct uuid fresh[4]; /* unused UUIDs for what the step may create; made by the shell */
@@ -347,12 +356,20 @@ struct order {
     micro_t price;           /* GO: per hour, whole gang */
 };
 
+/* When an ask that cannot be placed now will fit, if all that runs ends as late as it may. */
+struct earliest {
+    usec_t at_us;
+    micro_t price; /* of that placement, per hour */
+    uint32_t diameter_us;
+};
+
 struct reply {
     uint64_t request;
     struct err err;        /* code ERR_NONE = done */
     struct uuid object;    /* what was made or touched */
     bool replayed;         /* answered from an idempotency record */
     const struct why *why; /* EV_PLAN and refusals by placement; borrowed until out is cleared */
+    const struct earliest *earliest; /* EV_PLAN, not placed: NULL = unknown; borrowed likewise */
     micro_t amount; /* EV_JOB_SUBMIT: held; EV_PLAN: hold it would need; 402: missing amount */
 };
 

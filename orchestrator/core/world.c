@@ -202,6 +202,9 @@ static void worker_step(struct step *step)
     case EV_NODE_BACK:
         node_event(step, node_back);
         break;
+    case EV_NODE_OFFENCE:
+        node_offence(step, &event->offence);
+        break;
     case EV_TICK:
         tick(step);
         break;
@@ -285,6 +288,24 @@ void world_each_node(const struct world *world, void (*f)(const struct node_row 
 {
     for (uint32_t i = 0; i < world->nodes.count; i++)
         f(&((const struct node *)world->nodes.items[i])->row, arg);
+}
+
+enum attempt_claim world_attempt_claim(const struct world *world, uint64_t node,
+                                       const struct task_claim *task)
+{
+    const struct attempt *attempt = table_get(&world->attempts, task->attempt);
+
+    if (attempt == NULL)
+        return task->attempt >= world->next_id ? CLAIM_FUTURE : CLAIM_STALE;
+    if (task->term > attempt->row.term || task->epoch > attempt->row.epoch)
+        return CLAIM_FUTURE;
+    if (task->term < attempt->row.term || task->epoch < attempt->row.epoch)
+        return CLAIM_STALE;
+    for (uint32_t i = 0; i < attempt->rank_count; i++) {
+        if (attempt->rank[i]->row.node == node)
+            return CLAIM_HELD;
+    }
+    return CLAIM_FOREIGN;
 }
 
 void world_count(const struct world *world, struct world_counts *ret_counts)

@@ -92,6 +92,21 @@ const struct device_row *world_device(const struct world *world, uint64_t node, 
 void world_each_node(const struct world *world, void (*f)(const struct node_row *, void *),
                      void *arg);
 
+/* What a node says it runs, against what was ordered. */
+enum attempt_claim {
+    CLAIM_HELD,    /* a live attempt with a rank on this node */
+    CLAIM_STALE,   /* ended, or of an older term or epoch */
+    CLAIM_FOREIGN, /* live, on other nodes */
+    CLAIM_FUTURE,  /* of an attempt, term or epoch that was never ordered */
+};
+struct task_claim {
+    uint64_t attempt;
+    uint32_t term;
+    uint32_t epoch;
+};
+enum attempt_claim world_attempt_claim(const struct world *world, uint64_t node,
+                                       const struct task_claim *task);
+
 struct world_counts {
     uint32_t nodes_by_state[NODE_STATE_COUNT];
     uint32_t nodes_unknown;

@@ -224,6 +224,30 @@ usec_t attempt_due(const struct attempt *attempt, const struct world *world,
     return due;
 }
 
+/* When its processes are told to end at the latest; 0 = nobody knows. */
+static usec_t latest_stop(const struct attempt *attempt, const struct policy *policy)
+{
+    uint64_t longest = attempt->job->ask.max_duration_us;
+    usec_t start = attempt->row.started_us;
+
+    if (attempt->row.state == ATTEMPT_STOPPING)
+        return attempt->row.stop_us;
+    if (longest >= INT64_MAX / 8)
+        return 0;
+    if (attempt->row.state == ATTEMPT_RUNNING)
+        return attempt->row.running_us + (usec_t)longest;
+    if (attempt->row.state == ATTEMPT_PREPARING)
+        start = attempt->row.created_us + policy->prepare_timeout_us;
+    return start + policy->start_timeout_us + (usec_t)longest;
+}
+
+usec_t attempt_latest_us(const struct attempt *attempt, const struct policy *policy)
+{
+    usec_t stop = latest_stop(attempt, policy);
+
+    return stop != 0 ? stop + rank_stop_span(attempt) + policy->output_timeout_us : 0;
+}
+
 static void time_out(struct step *step, struct attempt *attempt)
 {
     struct cause cause = {.class = FAIL_CAPACITY};

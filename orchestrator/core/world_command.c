@@ -277,7 +277,7 @@ int command_deposit(struct step *step, const struct token_row *token, struct rep
 
     if (ask->amount <= 0 || ask->amount > MAX_DEPOSIT)
         return err_set_at(&reply->err, ERR_INVALID_AMOUNT, "/amount", "above 0, within bounds");
-    if (strcmp(ask->asset, step->policy->asset) != 0)
+    if (is_given(ask->asset) && strcmp(ask->asset, step->policy->asset) != 0)
         return err_set_at(&reply->err, ERR_OUT_OF_RANGE, "/asset", "this pool pays in %s",
                           step->policy->asset);
     int rc = auth_project(step, token, ask->project, &project, &reply->err);

@@ -30,6 +30,16 @@ static bool is_mass_silence(const struct step *step, const struct node *node, bo
     return silent >= (third > least ? third : least);
 }
 
+/*
+ * Before the barrier nothing of the tenant has run: there is nothing to wait for, and the other
+ * nodes of the gang are held for nobody. After it unknown is not dead.
+ */
+static void end_unstarted(struct step *step, struct rank *rank, const struct cause *cause)
+{
+    if (rank->attempt->row.state == ATTEMPT_PREPARING)
+        rank_lose(step, rank, cause);
+}
+
 void node_silent(struct step *step, struct node *node)
 {
     if (!is_of_fleet(node) || (node->row.conditions & NODE_UNKNOWN) != 0)
@@ -40,6 +50,13 @@ void node_silent(struct step *step, struct node *node)
     node_each_rank(step, node->row.id, rank_refresh_job, NULL);
     if (is_mass_silence(step, node, false) || is_mass_silence(step, node, true))
         step->world->mass_hold_us = step->now + step->policy->mass_silence_hold_us;
+    if (step->world->mass_hold_us > step->now)
+        return; /* it may be us */
+    char detail[ROW_DETAIL];
+    snprintf(detail, sizeof(detail), "%s fell silent before the start", node->row.name);
+    node_each_rank(
+        step, node->row.id, end_unstarted,
+        &(struct cause){.reason = ERR_NODE_LOST, .class = FAIL_UNREACHABLE, .detail = detail});
 }
 
 /* The session lives: orders that stand are repeated, tasks of ended gangs are told to go. */
@@ -51,20 +68,20 @@ static void demand(struct step *step, struct rank *rank, const struct cause *cau
 
 void node_back(struct step *step, struct node *node)
 {
-    bool was_lost = (node->row.conditions & NODE_LOST) != 0;
+    bool was_silent = (node->row.conditions & (NODE_UNKNOWN | NODE_LOST)) != 0;
 
     if (node->row.state == NODE_GONE)
         return;
     node->silent_us = 0;
     node->connected = true;
-    if ((node->row.conditions & (NODE_UNKNOWN | NODE_LOST)) != 0) {
+    if (was_silent) {
         struct row row = {.kind = ROW_NODE, .node = node->row};
         row.node.seen_us = step->now;
         step_emit(step, &row);
     }
     node_condition_set(step, node, 0, NODE_UNKNOWN | NODE_LOST,
                        &(struct cause){.reason = ERR_HEARTBEAT_BACK});
-    for (uint32_t i = 0; was_lost && i < node->ghost_count; i++)
+    for (uint32_t i = 0; was_silent && i < node->ghost_count; i++)
         order_forget(step, node->row.id, &node->ghost[i], ERR_WIRE_FENCE);
     node_each_rank(step, node->row.id, rank_refresh_job, NULL);
     node_each_rank(step, node->row.id, demand, NULL);

@@ -239,6 +239,7 @@ static void device_update(struct step *step, struct device *device,
         row.device.matmul_gflops = 0;
         row.device.copy_mib_s = 0;
         device->failed = false;
+        device->replaced = true;
         struct row slot = {.kind = ROW_SLOT, .slot = device->slot->row};
         slot.slot.vram_mib = claim->memory_mib;
         step_emit(step, &slot);
@@ -269,6 +270,55 @@ static void take_devices(struct step *step, struct node *node, const struct node
         else if (device->foreign_us == 0)
             device->foreign_us = step->now;
     }
+}
+
+/* The live node whose device another one claims too; NULL: none. */
+static const struct node *holder_of(const struct world *world, const struct node *node,
+                                    const char *uuid)
+{
+    for (uint32_t i = 0; i < world->nodes.count; i++) {
+        const struct node *other = world->nodes.items[i];
+        if (other == node || other->row.state == NODE_GONE)
+            continue;
+        for (uint32_t k = 0; k < CLAIM_MAX_DEVICES && other->device[k] != NULL; k++) {
+            const struct device *device = other->device[k];
+            bool live = device->row.offered || device->slot->lease != 0;
+            if (live && strcmp(device->row.uuid, uuid) == 0)
+                return other;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * A uuid is no secret. Who claims one that another live node has is frozen, and the other keeps
+ * working: otherwise anybody could stop a machine by naming its devices. Looked at when a node
+ * comes with devices that it did not have, or is frozen: O(devices of all nodes).
+ */
+static void settle_conflict(struct step *step, struct node *node, bool fresh)
+{
+    const struct node *holder = NULL;
+    uint32_t ordinal = 0;
+    char detail[ROW_DETAIL];
+
+    if (!fresh && (node->row.conditions & NODE_QUARANTINED) == 0)
+        return;
+    for (uint32_t i = 0; i < CLAIM_MAX_DEVICES && holder == NULL; i++) {
+        const struct device *device = node->device[i];
+        if (device == NULL || !device->row.offered)
+            continue;
+        holder = holder_of(step->world, node, device->row.uuid);
+        ordinal = i;
+    }
+    if (holder == NULL) {
+        node_condition_set(step, node, 0, NODE_QUARANTINED,
+                           &(struct cause){.reason = ERR_SESSION_STARTED});
+        return;
+    }
+    snprintf(detail, sizeof(detail), "device %u (%s) is live on %s", ordinal,
+             node->device[ordinal]->row.uuid, holder->row.name);
+    node_condition_set(step, node, NODE_QUARANTINED, 0,
+                       &(struct cause){.reason = ERR_UUID_CONFLICT, .detail = detail});
 }
 
 /* -- enrolment -------------------------------------------------------------------------------- */
@@ -334,6 +384,7 @@ static void node_make(struct step *step, const struct ev_enrol *enrol,
     struct node *node = table_get(&step->world->nodes, row.node.id);
     emit_event(step, node, NODE_JOINING, &(struct cause){.reason = ERR_OWNER_REQUEST});
     take_devices(step, node, enrol->claim);
+    settle_conflict(step, node, true);
     struct row used = {.kind = ROW_JOIN_TOKEN, .join_token = *join};
     used.join_token.uses_left--;
     step_emit(step, &used);
@@ -421,14 +472,14 @@ static void reconcile(struct step *step, struct rank *rank, const struct cause *
     rank_finish(step, rank, RANK_LOST, &lost);
 }
 
-/* A leased device that is not there any more ends its gang at once. */
+/* A leased device that is not there any more, or another one, ends its gang at once. */
 static void end_on_gone_device(struct step *step, struct rank *rank, const struct cause *cause)
 {
     const struct node_claim *claim = step->event->hello.claim;
 
     for (uint32_t i = 0; i < rank->lease->slot_count; i++) {
         const struct slot *slot = table_get(&step->world->slots, rank->lease->slot[i]);
-        if (slot->device->row.ordinal >= claim->device_count)
+        if (slot->device->row.ordinal >= claim->device_count || slot->device->replaced)
             attempt_fail(step, rank->attempt, cause);
     }
 }
@@ -456,6 +507,15 @@ static void hello_row(struct step *step, struct node *node, const struct ev_hell
         node->paused_us = step->now;
 }
 
+static bool brings_devices(const struct node *node, const struct node_claim *claim)
+{
+    for (uint32_t i = 0; i < claim->device_count; i++) {
+        if (node->device[i] == NULL || !device_is_same(&node->device[i]->row, &claim->device[i]))
+            return true;
+    }
+    return false;
+}
+
 void node_hello(struct step *step, const struct ev_hello *hello)
 {
     struct node *node = table_get(&step->world->nodes, hello->node);
@@ -472,7 +532,9 @@ void node_hello(struct step *step, const struct ev_hello *hello)
     node->silent_us = 0;
     node->ghost_count = 0; /* it says itself what it holds */
     hello_row(step, node, hello);
+    bool fresh = brings_devices(node, hello->claim);
     take_devices(step, node, hello->claim);
+    settle_conflict(step, node, fresh);
     step_effect(step, &(struct effect){.kind = FX_WELCOME, .node = {node->row.id, 0}});
     forget_strangers(step, hello);
     node_each_rank(step, node->row.id, reconcile, NULL);
@@ -482,6 +544,7 @@ void node_hello(struct step *step, const struct ev_hello *hello)
         if (node->device[i] != NULL) {
             node->device[i]->asked_us = 0;
             node->device[i]->failed = false;
+            node->device[i]->replaced = false;
             device_act(step, node->device[i], node);
         }
     }
@@ -490,6 +553,15 @@ void node_hello(struct step *step, const struct ev_hello *hello)
     node_status(step, node);
     probe_renew(step, node);
     probe_due(step);
+}
+
+void node_offence(struct step *step, const struct ev_offence *offence)
+{
+    const struct node *node = table_get(&step->world->nodes, offence->node);
+    const struct cause cause = {.reason = offence->reason, .detail = offence->detail};
+
+    if (node != NULL && node->row.state != NODE_GONE)
+        emit_event(step, node, node->row.state, &cause);
 }
 
 /* -- devices --------------------------------------------------------------------------------- */
@@ -628,6 +700,23 @@ static int leave(struct step *step, struct node *node, const struct cause *cause
     return 0;
 }
 
+/* Whatever runs there is lost with the node; the key is refused from the commit on. */
+static int revoke(struct step *step, struct node *node, const struct cause *cause, struct err *err)
+{
+    static const struct cause lost = {.reason = ERR_NODE_LOST,
+                                      .class = FAIL_PROVIDER,
+                                      .detail = "the operator took the node's key away"};
+    const struct cause why = {.reason = ERR_NODE_REVOKED, .detail = cause->detail};
+
+    if (step->event->node_set.id != 0)
+        return err_set(err, ERR_SCOPE_MISSING, "a node does not revoke itself");
+    node_each_rank(step, node->row.id, rank_lose, &lost);
+    node_move(step, node, NODE_GONE, &why);
+    keys_effect(step, node, false);
+    node->connected = false;
+    return 0;
+}
+
 static int set_price(struct step *step, struct node *node, micro_t price, struct err *err)
 {
     struct row row = {.kind = ROW_NODE, .node = node->row};
@@ -646,6 +735,8 @@ static int node_set(struct step *step, struct node *node, const struct cause *ca
 {
     const struct ev_node_set *set = &step->event->node_set;
 
+    if (node->row.state == NODE_GONE && set->verb == NODE_REVOKE)
+        return err_set(err, ERR_STATE_CONFLICT, "the node is gone: its key is refused already");
     if (node->row.state == NODE_GONE && set->verb != NODE_LEAVE)
         return err_set(err, ERR_STATE_CONFLICT, "the node left");
     switch (set->verb) {
@@ -666,6 +757,8 @@ static int node_set(struct step *step, struct node *node, const struct cause *ca
         return leave(step, node, cause, forced, err);
     case NODE_SET_PRICE:
         return set_price(step, node, set->price, err);
+    case NODE_REVOKE:
+        return revoke(step, node, cause, err);
     case NODE_VERB_COUNT:
     default:
         return err_set_at(err, ERR_OUT_OF_RANGE, "/verb", "no such verb");
@@ -682,6 +775,9 @@ int command_node_set(struct step *step, const struct token_row *token, struct re
 
     if (node == NULL || !auth_owns_node(token, node))
         return err_set(&reply->err, ERR_NOT_FOUND, "no such node");
+    if (set->verb == NODE_REVOKE && !by_operator)
+        return err_set(&reply->err, ERR_SCOPE_MISSING,
+                       "operators alone take a key away; see leave");
     reply->object = node->row.uid;
     return node_set(step, node, &cause, false, &reply->err);
 }

@@ -51,6 +51,7 @@ struct device {
     struct slot *slot;
     /* soft */
     bool failed;       /* its self-test failed in this session */
+    bool replaced;     /* the hello at work names another device here than before */
     usec_t asked_us;   /* self-test ordered */
     usec_t foreign_us; /* withdrawn by its owner since */
 };
@@ -273,8 +274,12 @@ void attempt_advance(struct step *step, struct attempt *attempt);
 usec_t attempt_due(const struct attempt *attempt, const struct world *world,
                    const struct policy *policy);
 void attempt_act(struct step *step, struct attempt *attempt);
+/* When its slots are free at the latest, if it goes the whole way; 0 = there is no such time. */
+usec_t attempt_latest_us(const struct attempt *attempt, const struct policy *policy);
 
 /* world_rank.c */
+/* From the order to stop to the last moment at which its exit is waited for. */
+usec_t rank_stop_span(const struct attempt *attempt);
 void rank_move(struct step *step, struct rank *rank, enum rank_state to, const struct cause *cause);
 /* Processes gone: closes the meter. */
 void rank_exit(struct step *step, struct rank *rank, const struct cause *cause);
@@ -346,6 +351,7 @@ void device_act(struct step *step, struct device *device, struct node *node);
 void node_silent(struct step *step, struct node *node);
 void node_back(struct step *step, struct node *node);
 void node_bye(struct step *step, struct node *node);
+void node_offence(struct step *step, const struct ev_offence *offence);
 usec_t node_due(const struct node *node, const struct world *world, const struct policy *policy);
 void node_act(struct step *step, struct node *node);
 /* Every live attempt with a rank there that is not final. */
@@ -385,7 +391,17 @@ struct fleet_view {
 };
 void fleet_view_init(struct fleet_view *view, const struct world *world, usec_t now,
                      const struct policy *policy);
+/* As it will be when every lease has ended that ends at `at` at the latest; 0 = as it is. */
+void fleet_view_init_at(struct fleet_view *view, const struct world *world, usec_t now,
+                        const struct policy *policy, usec_t at);
 void fleet_view_fini(struct fleet_view *view);
+
+/*
+ * world_earliest.c: when the ask fits at the latest. False: not known, because it would not fit
+ * either when all had ended, because what it wants has no end, or because others wait for it.
+ */
+bool plan_earliest(const struct step *step, const struct job_ask *ask,
+                   struct earliest *ret_earliest);
 
 /* The earlier of two deadlines; 0 = none. */
 static inline usec_t usec_sooner(usec_t a, usec_t b)

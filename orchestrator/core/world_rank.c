@@ -233,6 +233,15 @@ static usec_t interrupt_due(const struct rank *rank, const struct node *node,
     return due;
 }
 
+usec_t rank_stop_span(const struct attempt *attempt)
+{
+    uint64_t grace = attempt->job->ask.stop_duration_us;
+
+    if (grace > INT64_MAX / 4)
+        grace = INT64_MAX / 4;
+    return (usec_t)grace + STOP_MARGIN_US;
+}
+
 static usec_t stall_due(const struct rank *rank, const struct policy *policy)
 {
     const struct attempt *attempt = rank->attempt;
@@ -245,12 +254,8 @@ static usec_t stall_due(const struct rank *rank, const struct policy *policy)
             since = rank->progress_us;
         return since + policy->prepare_progress_us;
     }
-    if (attempt->row.state == ATTEMPT_STOPPING) {
-        uint64_t grace = attempt->job->ask.stop_duration_us;
-        if (grace > INT64_MAX / 4)
-            grace = INT64_MAX / 4;
-        return attempt->row.stop_us + (usec_t)grace + STOP_MARGIN_US;
-    }
+    if (attempt->row.state == ATTEMPT_STOPPING)
+        return attempt->row.stop_us + rank_stop_span(attempt);
     return 0;
 }
 
@@ -282,7 +287,7 @@ static void give_up(struct step *step, struct rank *rank, const struct node *nod
     struct cause cause = {.class = FAIL_PROVIDER, .detail = detail};
 
     if (rank->row.state == RANK_EXITED) {
-        cause.reason = ERR_TIMEOUT;
+        cause.reason = ERR_OUTPUT_LOST;
         snprintf(detail, sizeof(detail), "outputs of rank %u on %s were not stored in time",
                  rank->row.rank, node->row.name);
         attempt_fail(step, attempt, &cause);

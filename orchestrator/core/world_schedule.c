@@ -33,6 +33,24 @@ static uint32_t count_devices(const struct node *node)
     return count;
 }
 
+/* A moment to look at; at 0 every live lease stands. */
+struct moment {
+    const struct policy *policy;
+    usec_t at;
+};
+
+/* The live lease of a slot, unless it has ended by then at the latest. */
+static uint64_t lease_at(const struct world *world, const struct slot *slot,
+                         const struct moment *moment)
+{
+    if (slot->lease == 0 || moment->at == 0)
+        return slot->lease;
+    const struct lease *lease = table_get(&world->leases, slot->lease);
+    const struct rank *rank = table_get(&world->ranks, lease->row.rank);
+    usec_t end = attempt_latest_us(rank->attempt, moment->policy);
+    return end != 0 && end <= moment->at ? 0 : slot->lease;
+}
+
 static void add_reserve(struct reserve *sum, const struct world *world, const struct node *node,
                         uint64_t lease_id)
 {
@@ -48,12 +66,14 @@ static void add_reserve(struct reserve *sum, const struct world *world, const st
     sum->disk_mib += ask->disk / MIB;
 }
 
-static struct reserve node_reserve(const struct world *world, const struct node *node)
+static struct reserve node_reserve(const struct world *world, const struct node *node,
+                                   const struct moment *moment)
 {
     struct reserve sum = {0};
 
     for (uint32_t i = 0; i < CLAIM_MAX_DEVICES; i++) {
-        uint64_t lease = node->device[i] != NULL ? node->device[i]->slot->lease : 0;
+        uint64_t lease =
+            node->device[i] != NULL ? lease_at(world, node->device[i]->slot, moment) : 0;
         bool seen = lease == 0;
         for (uint32_t j = 0; j < i && !seen; j++)
             seen = node->device[j] != NULL && node->device[j]->slot->lease == lease;
@@ -68,7 +88,8 @@ static uint32_t rest(uint32_t whole, uint64_t used)
     return used >= whole ? 0 : whole - (uint32_t)used;
 }
 
-static uint32_t view_devices(struct place_device *devices, const struct node *node)
+static uint32_t view_devices(struct place_device *devices, const struct world *world,
+                             const struct node *node, const struct moment *moment)
 {
     uint32_t count = 0;
 
@@ -84,15 +105,15 @@ static uint32_t view_devices(struct place_device *devices, const struct node *no
         view->measured_mib = device->row.measured_mib;
         view->tier = device->row.tier;
         view->offered = device->row.offered;
-        view->busy = device->slot->lease != 0;
+        view->busy = lease_at(world, device->slot, moment) != 0;
     }
     return count;
 }
 
 static void view_node(struct place_node *view, const struct world *world, const struct node *node,
-                      usec_t now)
+                      usec_t now, const struct moment *moment)
 {
-    struct reserve used = node_reserve(world, node);
+    struct reserve used = node_reserve(world, node, moment);
 
     view->id = node->row.id;
     memcpy(view->name, node->row.name, sizeof(view->name));
@@ -158,6 +179,13 @@ static void view_links(struct fleet_view *view, const struct world *world, usec_
 void fleet_view_init(struct fleet_view *view, const struct world *world, usec_t now,
                      const struct policy *policy)
 {
+    fleet_view_init_at(view, world, now, policy, 0);
+}
+
+void fleet_view_init_at(struct fleet_view *view, const struct world *world, usec_t now,
+                        const struct policy *policy, usec_t at)
+{
+    const struct moment moment = {policy, at};
     uint32_t device_count = 0;
 
     *view = (struct fleet_view){0};
@@ -169,9 +197,9 @@ void fleet_view_init(struct fleet_view *view, const struct world *world, usec_t 
         if (node->row.state == NODE_GONE)
             continue;
         struct place_node *place = &view->nodes[view->fleet.node_count];
-        view_node(place, world, node, now);
+        view_node(place, world, node, now, &moment);
         place->devices = &view->devices[device_count];
-        place->device_count = view_devices(&view->devices[device_count], node);
+        place->device_count = view_devices(&view->devices[device_count], world, node, &moment);
         device_count += place->device_count;
         view->node[view->fleet.node_count++] = node;
     }
@@ -258,7 +286,7 @@ static void refresh_view(struct fleet_view *view, const struct world *world,
     mark_busy(view, plan, slots);
     for (uint32_t i = 0; i < plan->nodes; i++) {
         uint32_t index = plan->node[i];
-        view_node(&view->nodes[index], world, view->node[index], now);
+        view_node(&view->nodes[index], world, view->node[index], now, &(struct moment){0});
     }
 }
 

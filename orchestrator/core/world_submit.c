@@ -224,9 +224,12 @@ int command_plan(struct step *step, const struct token_row *token, struct reply 
     if (rc < 0)
         return rc;
     struct why *why = out_alloc(step->out, sizeof(*why));
-    (void)solve_now(step, plan->ask, why); /* stands in why */
+    int placed = solve_now(step, plan->ask, why);
     if (hold_amount(step, plan->ask, &reply->amount, &ignored) < 0)
         reply->amount = 0;
     reply->why = why;
+    struct earliest *earliest = out_alloc(step->out, sizeof(*earliest));
+    if (placed != 0 && plan_earliest(step, plan->ask, earliest))
+        reply->earliest = earliest;
     return 0;
 }

@@ -90,11 +90,37 @@ static void forward(struct step *step, struct rank *rank, enum rank_state to, ui
     rank_move(step, rank, to, NULL);
 }
 
+/* The program ended well, but what it was run for did not arrive: a failure with its own reason. */
+static void lose_output(struct step *step, struct rank *rank, const struct ev_task *task)
+{
+    const struct node *node = table_get(&step->world->nodes, rank->row.node);
+    struct attempt *attempt = rank->attempt;
+    char detail[ROW_DETAIL];
+    struct cause cause = {
+        .reason = ERR_OUTPUT_LOST, .class = class_told(task, FAIL_PROVIDER), .detail = detail};
+
+    snprintf(detail, sizeof(detail), "rank %u on %s: %.150s", rank->row.rank, node->row.name,
+             task->detail ? task->detail : "");
+    node_fault(step, node->row.id, cause.class);
+    attempt_fail(step, attempt, &cause);
+    rank_finish(step, rank, RANK_DONE, &cause);
+}
+
+static bool is_output_lost(const struct rank *rank, const struct ev_task *task)
+{
+    return rank->row.state == RANK_EXITED && rank->row.class == FAIL_NONE
+           && rank->row.exit_code == 0 && task->class != FAIL_NONE && task->exit_code == 0;
+}
+
 static void done(struct step *step, struct rank *rank, const struct ev_task *task)
 {
     struct attempt *attempt = rank->attempt;
     bool was_running = rank->row.state == RANK_STARTED || task->exit_code != 0;
 
+    if (is_output_lost(rank, task)) {
+        lose_output(step, rank, task);
+        return;
+    }
     if (rank->row.state < RANK_EXITED && (was_running || attempt->row.state != ATTEMPT_STOPPING))
         exited(step, rank, task);
     char detail[ROW_DETAIL]; /* the row it stands in is replaced by rank_finish */

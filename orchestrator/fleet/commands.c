@@ -86,7 +86,7 @@ static void take_command(struct fleet *fleet, const struct zmsg *message,
             waiting->gateway_request = command->request;
             waiting->note = note;
             explicit_bzero(&note, sizeof(note));
-            engine_post(fleet->engine, box);
+            (void)engine_post(fleet->engine, box); /* refused: it has replied */
             return;
         }
     }
@@ -164,7 +164,7 @@ void fleet_make_token(struct fleet *fleet, enum role role, const char *secret,
     waiting->on_token = on_token;
     waiting->arg = arg;
     snprintf(waiting->note.secret, sizeof(waiting->note.secret), "%s", secret);
-    engine_post(fleet->engine, system_token(role, secret, waiting->handle));
+    (void)engine_post(fleet->engine, system_token(role, secret, waiting->handle));
 }
 
 void commands_hint(struct fleet *fleet, const struct row *rows, uint32_t row_count, uint64_t seq)

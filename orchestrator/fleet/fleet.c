@@ -24,6 +24,7 @@ static void drop_key(struct fleet *fleet, const uint8_t key[KEY_SIZE])
     uint64_t node;
 
     zap_deny(fleet->options.zap, FLEET_WORKER_DOMAIN, key);
+    workers_hang_up(fleet, key);
     node = sessions_revoke(fleet->sessions, key);
     if (node == 0)
         return;
@@ -196,6 +197,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
     fleet->liveness = liveness_new(&liveness);
     fleet->links = links_new();
     map_init(&fleet->waiting);
+    map_init(&fleet->hang_up);
     selftests_open(fleet);
     fleet->tick_timer = evtimer_new(options->base, on_tick, fleet);
     BUG_ON(fleet->tick_timer == NULL);
@@ -244,6 +246,7 @@ void fleet_free(struct fleet *fleet)
     sessions_free(fleet->sessions);
     liveness_free(fleet->liveness);
     links_free(fleet->links);
+    map_fini(&fleet->hang_up);
     explicit_bzero(fleet->pair_secret, sizeof(fleet->pair_secret));
     free(fleet);
 }
@@ -258,6 +261,8 @@ struct fleet_counters fleet_counters(struct fleet *fleet)
     struct fleet_counters counters = fleet->counters;
 
     counters.sessions = sessions_open_count(fleet->sessions);
+    for (uint32_t i = 0; i < sessions_count(fleet->sessions); i++)
+        counters.skewed += sessions_at(fleet->sessions, i)->skewed ? 1 : 0;
     counters.silent = liveness_silent_count(fleet->liveness);
     counters.waiting = fleet->waiting.count;
     counters.zap_refused = zap_refused(fleet->options.zap);

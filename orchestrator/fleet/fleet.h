@@ -16,6 +16,8 @@
 #include "orchestrator/fleet/endpoint.h"
 #include "orchestrator/store/engine.h"
 
+/* Missed heartbeats that make a node silent. */
+#define FLEET_MISSED      3
 #define FLEET_MAX_CONTROL 8 /* advertised control endpoints */
 
 #define FLEET_WORKER_DOMAIN  "worker"
@@ -68,6 +70,8 @@ struct fleet_counters {
     uint64_t worker_dropped; /* of revoked or muted keys */
     uint64_t worker_wrong;   /* undecodable */
     uint64_t worker_refused; /* answered with an error */
+    uint64_t worker_floods;  /* connections ended because a message did not end */
+    uint64_t skewed;         /* workers whose clock is off, now */
     uint64_t orders;         /* sent */
     uint64_t orders_unsent;  /* no session, or its queue was full; the core repeats */
     uint64_t commands;

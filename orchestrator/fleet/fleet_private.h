@@ -10,11 +10,19 @@
 #include "orchestrator/fleet/liveness.h"
 #include "orchestrator/fleet/session.h"
 
-/* Missed heartbeats that make a node silent. */
-#define FLEET_MISSED 3
 /* A worker comes back within its longest reconnect pause (10 s) and a handshake. */
 #define FLEET_BOOT_GRACE_US ((int64_t)30000000)
 #define FLEET_TICK_US       ((int64_t)250000)
+/*
+ * What one connection may have sent of messages that are not whole yet, and all together. A message
+ * has at most FRAME_MAX bytes, so that only a hostile or broken peer comes near; the wire's bytes
+ * cost up to 2.7 times as much here (frames of 34 bytes).
+ */
+#define FLEET_HELD_ONE   ((uint64_t)8 << 20)
+#define FLEET_HELD_ALL   ((uint64_t)16 << 20)
+#define FLEET_HELD_SPARE ((uint64_t)1 << 20)
+/* A key that flooded may not connect for so long. */
+#define FLEET_FLOOD_US ((int64_t)60000000)
 /* Time that one tick may count; beyond it we slept ourselves. */
 #define FLEET_STALL_US ((int64_t)2000000)
 /* Commands that wait for their commit; beyond it gateways are told to come back. */
@@ -63,6 +71,7 @@ struct fleet {
     struct links *links;
     struct gateways gateways;
     struct map waiting; /* handle → struct waiting */
+    struct map hang_up; /* keys whose connections are ended, after the answers left */
     uint64_t last_handle;
     struct verdict_job *verdict_head;
     struct verdict_job *verdict_tail;
@@ -74,6 +83,8 @@ struct fleet {
 
 /* workers.c */
 int workers_open(struct fleet *fleet, struct err *err) SHEAF_MUST_USE;
+/* Posts what a worker sent; full, and it counts on an acknowledgement: its session ends. */
+bool workers_post(struct fleet *fleet, struct session *session, struct event_box *box);
 void workers_order(struct fleet *fleet, const struct order *order);
 void workers_welcome(struct fleet *fleet, uint64_t node);
 void workers_welcome_all(struct fleet *fleet);
@@ -82,6 +93,8 @@ void workers_status(struct fleet *fleet, uint64_t node);
 void workers_greet_again(struct fleet *fleet);
 void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq);
 void workers_tick(struct fleet *fleet, int64_t now_us);
+/* Ends the connections of this key a moment later, so that its last answer leaves. */
+void workers_hang_up(struct fleet *fleet, const uint8_t key[KEY_SIZE]);
 
 /* selftests.c */
 void selftests_open(struct fleet *fleet);

@@ -54,6 +54,19 @@ struct event_box *from_worker_plain(enum event_kind kind, uint64_t node)
     return box;
 }
 
+struct event_box *from_worker_offence(uint64_t node, const struct err *err)
+{
+    struct worker_frame frame = {.node = node};
+    void *detail;
+    struct event_box *box = box_of(EV_NODE_OFFENCE, &frame, ROW_DETAIL, &detail);
+
+    text_take(detail, ROW_DETAIL, err->text);
+    box->event.offence.node = node;
+    box->event.offence.reason = err->code;
+    box->event.offence.detail = detail;
+    return box;
+}
+
 /* -- inventory ------------------------------------------------------------------------------- */
 
 static int claim_key(const char *text, const char *field, char *out, size_t size, struct err *err)
@@ -86,12 +99,30 @@ static int claim_device(const Sheaf__ClaimDevice *wire, struct claim_device *out
     out->class = device_class_parse(wire->device_class);
     if (out->class == DEVICE_CLASS_COUNT)
         return err_set_at(err, ERR_WIRE_INVENTORY, "devices.device_class", "unknown device class");
-    if (out->uuid[0] == 0 || out->model[0] == 0 || wire->memory_mib == 0)
-        return err_set_at(err, ERR_WIRE_INVENTORY, "devices",
-                          "a device needs uuid, model and memory");
+    if (out->uuid[0] == 0)
+        return err_set_at(err, ERR_WIRE_INVENTORY, "devices.uuid", "the uuid is empty");
+    if (out->model[0] == 0)
+        return err_set_at(err, ERR_WIRE_INVENTORY, "devices.model", "the model is empty");
+    if (wire->memory_mib == 0)
+        return err_set_at(err, ERR_WIRE_INVENTORY, "devices.memory_mib", "it has no memory");
     out->memory_mib = wire->memory_mib;
     out->offered = wire->offered;
     return 0;
+}
+
+/* "devices.model" → "devices[3].model", in the pointer and in the text. */
+static int name_device(int rc, size_t index, struct err *err)
+{
+    struct err plain;
+    const char *field;
+
+    if (err == NULL)
+        return rc;
+    plain = *err;
+    field = strchr(plain.pointer, '.');
+    snprintf(err->pointer, sizeof(err->pointer), "devices[%zu]%.64s", index, field ? field : "");
+    snprintf(err->text, sizeof(err->text), "device %zu: %.200s", index, plain.text);
+    return rc;
 }
 
 static int claim_devices(const Sheaf__Claim *wire, struct node_claim *out, struct err *err)
@@ -103,7 +134,7 @@ static int claim_devices(const Sheaf__Claim *wire, struct node_claim *out, struc
         int rc = claim_device(wire->devices[i], &out->device[i], err);
 
         if (rc)
-            return rc;
+            return name_device(rc, i, err);
         for (size_t k = 0; k < i; k++) {
             if (strcmp(out->device[k].uuid, out->device[i].uuid) == 0)
                 return err_set_at(err, ERR_WIRE_INVENTORY, "devices.uuid",
@@ -175,8 +206,10 @@ int from_worker_claim(const Sheaf__Claim *wire, struct node_claim *ret_claim, st
 static int held_task(const Sheaf__HeldTask *wire, struct held_task *out, struct err *err)
 {
     out->state = rank_state_parse(wire->state);
-    if (out->state == RANK_STATE_COUNT || wire->rank >= SPEC_MAX_NODES)
-        return err_set(err, ERR_WIRE_DECODE, "hello holds a task of an unknown state or rank");
+    if (out->state == RANK_STATE_COUNT)
+        return err_set(err, ERR_WIRE_UNKNOWN_TYPE, "hello holds a task of an unknown state");
+    if (wire->rank >= SPEC_MAX_NODES)
+        return err_set(err, ERR_WIRE_DECODE, "hello holds a task of an impossible rank");
     out->attempt = wire->attempt;
     out->term = wire->term;
     out->epoch = wire->epoch;
@@ -238,9 +271,9 @@ int from_worker_task(const struct worker_frame *frame, const Sheaf__TaskEvent *t
     void *detail;
 
     if (news == TASK_NEWS_COUNT)
-        return err_set(err, ERR_WIRE_DECODE, "unknown task news");
+        return err_set(err, ERR_WIRE_UNKNOWN_TYPE, "unknown task news");
     if ((task->reason[0] && reason == ERR_NONE) || (task->fail_class[0] && class == FAIL_NONE))
-        return err_set(err, ERR_WIRE_DECODE, "unknown reason or class of a task event");
+        return err_set(err, ERR_WIRE_UNKNOWN_TYPE, "unknown reason or class of a task event");
     if (task->rank >= SPEC_MAX_NODES || task->port > 65535 || task->exit_code < 0
         || task->exit_code > WORKER_MAX_EXIT_CODE)
         return err_set(err, ERR_WIRE_DECODE, "rank, port or exit code out of range");
@@ -274,7 +307,13 @@ static int receipt_lines(const Sheaf__Receipt *wire, struct ev_receipt *out, str
         const Sheaf__ReceiptLine *line = wire->lines[i];
 
         if (line->used_ms > WORKER_MAX_USED_MS)
-            return err_set(err, ERR_WIRE_DECODE, "a receipt of more than ten years");
+            return err_set(err, ERR_WIRE_USAGE, "a receipt of more than ten years");
+        for (size_t k = 0; k < i; k++) {
+            if (wire->lines[k]->attempt == line->attempt && wire->lines[k]->rank == line->rank)
+                return err_set(err, ERR_WIRE_USAGE,
+                               "two lines about rank %" PRIu32 " of attempt %" PRIu64, line->rank,
+                               line->attempt);
+        }
         out->line[i].attempt = line->attempt;
         out->line[i].term = line->term;
         out->line[i].epoch = line->epoch;
@@ -352,8 +391,8 @@ int from_worker_notice(const struct worker_frame *frame, const Sheaf__NodeNotice
         *ret_box = box;
         return 0;
     }
-    if (verb == NODE_VERB_COUNT)
-        return err_set(err, ERR_WIRE_DECODE, "unknown notice");
+    if (verb == NODE_VERB_COUNT || verb == NODE_REVOKE) /* the operator's alone */
+        return err_set(err, ERR_WIRE_UNKNOWN_TYPE, "unknown notice");
     if (notice->price_micro < 0 || notice->price_micro > MICRO_MAX)
         return err_set(err, ERR_WIRE_DECODE, "the price is out of range");
     box = box_of(EV_NODE_SET, frame, ROW_DETAIL, &reason);

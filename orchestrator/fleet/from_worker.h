@@ -27,12 +27,12 @@ int from_worker_claim(const Sheaf__Claim *claim, struct node_claim *ret_claim,
                       struct err *err) SHEAF_MUST_USE;
 int from_worker_hello(const struct worker_frame *frame, const Sheaf__Hello *hello,
                       struct event_box **ret_box, struct err *err) SHEAF_MUST_USE;
-/* ERR_WIRE_DECODE: unknown news, class or slug; numbers out of range. */
+/* ERR_WIRE_UNKNOWN_TYPE: unknown news, class or slug; ERR_WIRE_DECODE: numbers out of range. */
 int from_worker_task(const struct worker_frame *frame, const Sheaf__TaskEvent *task,
                      struct event_box **ret_box, struct err *err) SHEAF_MUST_USE;
 /*
  * Verifies the signature over the exact bytes before looking at them. ERR_WIRE_SIGNATURE,
- * ERR_WIRE_IDENTITY (a receipt of another node), ERR_WIRE_DECODE.
+ * ERR_WIRE_IDENTITY (a receipt of another node), ERR_WIRE_USAGE, ERR_WIRE_DECODE.
  */
 int from_worker_receipt(const struct worker_frame *frame, const Sheaf__SignedReceipt *receipt,
                         struct event_box **ret_box, struct err *err) SHEAF_MUST_USE;
@@ -53,6 +53,8 @@ struct event_box *from_worker_verdict(const struct worker_frame *frame, uint32_t
                                       const struct verdict *verdict);
 /* An event that only names the node: EV_NODE_BYE, EV_NODE_SILENT, EV_NODE_BACK. */
 struct event_box *from_worker_plain(enum event_kind kind, uint64_t node);
+/* EV_NODE_OFFENCE with the text of err. */
+struct event_box *from_worker_offence(uint64_t node, const struct err *err);
 
 /* Fills event.fresh. */
 void box_refresh(struct event_box *box);

@@ -73,7 +73,8 @@ static void write_engine(const struct engine_counters *engine, struct buf *out)
     counter(out, "rows_total", "Rows written.", engine->rows);
     counter(out, "reloads_total", "Worlds dropped and loaded again.", engine->reloads);
     counter(out, "quarantined_total", "Events that could not be committed.", engine->quarantined);
-    seconds(out, "commit_seconds_sum", "counter", "Time spent in commits.", engine->commit_us_sum);
+    seconds(out, "commit_seconds_total", "counter", "Time spent in commits.",
+            engine->commit_us_sum);
     seconds(out, "commit_seconds_max", "gauge", "Slowest commit.", engine->commit_us_max);
 }
 
@@ -96,6 +97,9 @@ static void write_fleet(const struct fleet_counters *fleet, struct buf *out)
     gauge(out, "commands_waiting", "Commands in work.", fleet->waiting);
     counter(out, "hints_total", "Change hints published.", fleet->hints);
     counter(out, "zap_refused_total", "CURVE handshakes refused.", fleet->zap_refused);
+    counter(out, "worker_floods_total", "Connections ended over a message that did not end.",
+            fleet->worker_floods);
+    gauge(out, "workers_skewed", "Workers whose clock is more than 30 s off.", fleet->skewed);
     seconds(out, "loop_lag_seconds_max", "gauge", "Worst loop lag since the last scrape.",
             fleet->lag_us_max);
 }
@@ -107,6 +111,9 @@ void metrics_write(const struct metrics_facts *facts, struct buf *out)
     write_fleet(&facts->fleet, out);
     gauge(out, "term", "Leadership term.", facts->term);
     gauge(out, "resident_bytes", "Resident memory.", facts->resident_bytes);
+    gauge(out, "config_reload_failed",
+          "1 when the configuration read at the last SIGHUP was refused: the old one holds.",
+          facts->reload_failed);
     seconds(out, "up_seconds", "gauge", "Time since the start.", facts->up_us);
 }
 

@@ -15,6 +15,7 @@ struct metrics_facts {
     uint32_t term;
     uint64_t resident_bytes;
     int64_t up_us;
+    bool reload_failed; /* the last SIGHUP found a configuration that is not valid */
 };
 
 /* Appends the exposition. */

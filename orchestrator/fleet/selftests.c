@@ -21,7 +21,7 @@ static void come_back(struct fleet *fleet)
 
 static void post_verdict(struct fleet *fleet, const struct verdict_job *job)
 {
-    const struct session *session = sessions_of(fleet->sessions, job->node);
+    struct session *session = sessions_of(fleet->sessions, job->node);
     struct worker_frame frame = {
         .node = job->node, .seq = job->seq, .bytes = job->bytes, .size = job->size};
 
@@ -30,8 +30,9 @@ static void post_verdict(struct fleet *fleet, const struct verdict_job *job)
     log_info("fleet", "selftest", "node=%llu device=%u passed=%d mib=%u detail=" LOG_Q,
              (unsigned long long)job->node, job->device, job->verdict.passed,
              job->verdict.measured_mib, job->verdict.detail);
-    engine_post(fleet->engine, from_worker_verdict(&frame, job->device, job->matmul_gflops,
-                                                   job->copy_mib_s, &job->verdict));
+    (void)workers_post(fleet, session,
+                       from_worker_verdict(&frame, job->device, job->matmul_gflops, job->copy_mib_s,
+                                           &job->verdict));
 }
 
 /* One step of the oldest result per loop turn: sockets go first. */

@@ -140,7 +140,9 @@ void session_open(struct session *session, const struct session_hello *hello)
     session->peer_size = hello->peer_size;
     memcpy(session->nonce, hello->nonce, SESSION_NONCE);
     session->boot = hello->boot;
-    session->next_seq = hello->next_seq ? hello->next_seq : 1;
+    session->first_seq = hello->next_seq ? hello->next_seq : 1;
+    session->next_seq = session->first_seq;
+    session->hang_up = false;
 }
 
 void session_close(struct session *session)
@@ -167,6 +169,11 @@ enum session_fate session_message(struct session *session, const uint8_t *peer, 
         err_set(err, ERR_WIRE_DECODE, "sequence number out of range");
         return SESSION_REFUSE;
     }
+    if (seq < session->first_seq) {
+        err_set(err, ERR_WIRE_SEQUENCE, "message %" PRIu64 " after a hello that began at %" PRIu64,
+                seq, session->first_seq);
+        return SESSION_REFUSE;
+    }
     if (seq >= session->next_seq)
         session->next_seq = seq + 1;
     return SESSION_TAKE;
@@ -174,11 +181,11 @@ enum session_fate session_message(struct session *session, const uint8_t *peer, 
 
 bool session_ack(struct session *session, uint64_t seq)
 {
-    if (!session->open || seq >= session->next_seq)
+    if (seq >= session->next_seq)
         return false;
     if (seq > session->acked)
-        session->acked = seq;
-    return true;
+        session->acked = seq; /* closed meanwhile: the next welcome says it */
+    return session->open;
 }
 
 bool session_wrong(struct session *session, int64_t now_us)
@@ -195,17 +202,41 @@ bool session_wrong(struct session *session, int64_t now_us)
     session_close(session);
     session->wrong = 0;
     session->muted_until_us = now_us + SESSION_WRONG_US;
+    session->hang_up = true;
+    return true;
+}
+
+/* One each `each_us`, `burst` at once. */
+static bool bucket_take(int64_t *spent_us, int64_t now_us, int64_t each_us, int burst)
+{
+    int64_t earliest = now_us - burst * each_us;
+
+    if (*spent_us < earliest)
+        *spent_us = earliest;
+    if (*spent_us + each_us > now_us)
+        return false;
+    *spent_us += each_us;
     return true;
 }
 
 bool session_may_answer(struct session *session, int64_t now_us)
 {
-    int64_t earliest = now_us - SESSION_ANSWER_BURST * SESSION_ANSWER_US;
+    return bucket_take(&session->answer_us, now_us, SESSION_ANSWER_US, SESSION_ANSWER_BURST);
+}
 
-    if (session->answer_us < earliest)
-        session->answer_us = earliest;
-    if (session->answer_us + SESSION_ANSWER_US > now_us)
-        return false;
-    session->answer_us += SESSION_ANSWER_US;
-    return true;
+bool session_may_tell(struct session *session, int64_t now_us)
+{
+    return bucket_take(&session->offence_us, now_us, SESSION_OFFENCE_US, SESSION_OFFENCE_BURST);
+}
+
+bool session_clock(struct session *session, uint64_t sent_us, int64_t wall_us)
+{
+    bool was = session->skewed;
+    int64_t theirs = sent_us > INT64_MAX ? INT64_MAX : (int64_t)sent_us;
+
+    if (sent_us == 0)
+        return false; /* it told none */
+    session->skewed =
+        theirs > wall_us ? theirs - wall_us > SESSION_SKEW_US : wall_us - theirs > SESSION_SKEW_US;
+    return session->skewed && !was;
 }

@@ -27,6 +27,11 @@
 /* Error answers: one a second, five at once; a confused peer must not make us a traffic source. */
 #define SESSION_ANSWER_US    ((int64_t)1000000)
 #define SESSION_ANSWER_BURST 5
+/* Offences kept as rows: one a minute, five at once. */
+#define SESSION_OFFENCE_US    ((int64_t)60000000)
+#define SESSION_OFFENCE_BURST 5
+/* A worker's clock further off than this is told: orders live five minutes by it. */
+#define SESSION_SKEW_US ((int64_t)30000000)
 
 /* A self-test that was ordered: the answer must be to this seed. */
 struct session_seed {
@@ -42,13 +47,17 @@ struct session {
     uint8_t peer[SESSION_MAX_PEER];
     size_t peer_size;
     uint8_t nonce[SESSION_NONCE];
-    uint64_t boot;     /* of the hello */
-    uint64_t next_seq; /* above every durable message of this session */
-    uint64_t acked;    /* highest durable seq known committed, of this boot */
+    uint64_t boot;      /* of the hello */
+    uint64_t first_seq; /* that it said would follow */
+    uint64_t next_seq;  /* above every durable message of this session */
+    uint64_t acked;     /* highest durable seq known committed, of this boot */
     int64_t wrong_us[SESSION_MAX_WRONG];
     uint32_t wrong;
     int64_t muted_until_us;
-    int64_t answer_us; /* token bucket: time up to which answers are spent */
+    int64_t answer_us;  /* token bucket: time up to which answers are spent */
+    int64_t offence_us; /* the same for rows of offences */
+    bool hang_up;       /* its connections are ended at the next tick, after what was answered */
+    bool skewed;        /* its clock is off by more than SESSION_SKEW_US */
     struct session_seed seed[SPEC_MAX_GPUS_PER_NODE];
 };
 
@@ -102,17 +111,21 @@ enum session_fate {
 /*
  * A message that is no hello, from this routing id under this session's nonce. seq 0 = not durable.
  * A durable message below next_seq that is not acknowledged is taken again: the core is idempotent.
+ * One below the first that the hello announced is ERR_WIRE_SEQUENCE: a new hello puts it right.
  * Gaps are the worker's own doing (it merges old receipts away): nothing is lost inside a session,
  * because a new connection has a new routing id and so needs a new hello.
  */
 enum session_fate session_message(struct session *session, const uint8_t *peer, size_t peer_size,
                                   const uint8_t *nonce, size_t nonce_size, uint64_t seq,
                                   struct err *err);
-/* A durable message is committed. False: not of this session, nothing to tell. */
+/* A durable message is committed. False: there is nobody to tell now. */
 bool session_ack(struct session *session, uint64_t seq);
 /* An undecodable message. True when it was one too many: closed, and muted for a while. */
 bool session_wrong(struct session *session, int64_t now_us);
-/* Whether an error may be answered now; counts it. */
+/* Whether an error may be answered, or an offence be kept, now; counts it. */
 bool session_may_answer(struct session *session, int64_t now_us);
+bool session_may_tell(struct session *session, int64_t now_us);
+/* Its clock at a heartbeat, and ours. True when it went wrong just now. */
+bool session_clock(struct session *session, uint64_t sent_us, int64_t wall_us);
 
 #endif

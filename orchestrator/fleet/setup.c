@@ -11,22 +11,25 @@
 /* A year in microseconds: longer waits are a mistake in the unit. */
 #define YEAR_US ((int64_t)366 * 86400 * 1000000)
 
+/* Three missed heartbeats make a node unknown; it cannot be lost before. */
+#define LOST_AFTER_BEATS 3
+
 #define TEXT(key, value, metavar, help)                                                            \
     {                                                                                              \
-        key, CONFIG_TEXT, value, 0, 0, false, metavar, help                                        \
+        key, CONFIG_TEXT, value, 0, 0, 0, metavar, help                                            \
     }
 #define SECRET(key, metavar, help)                                                                 \
     {                                                                                              \
-        key, CONFIG_TEXT, NULL, 0, 0, true, metavar, help                                          \
+        key, CONFIG_TEXT, NULL, 0, 0, CONFIG_SECRET, metavar, help                                 \
     }
-#define BOOL(key, help)                                                                            \
+#define BOOL(key, flags, help)                                                                     \
     {                                                                                              \
-        key, CONFIG_BOOL, "false", 0, 0, false, NULL, help                                         \
+        key, CONFIG_BOOL, "false", 0, 0, flags, NULL, help                                         \
     }
 /* Unset: the stored policy decides. */
 #define POLICY_TIME(key, help)                                                                     \
     {                                                                                              \
-        key, CONFIG_DURATION, NULL, 1000, YEAR_US, false, "TIME", help                             \
+        key, CONFIG_DURATION, NULL, 1000, YEAR_US, CONFIG_RELOAD, "TIME", help                     \
     }
 
 const struct config_option setup_options[] = {
@@ -43,14 +46,14 @@ const struct config_option setup_options[] = {
     TEXT("command-bind", "tcp://127.0.0.1:7602", "ENDPOINT", "where gateways send commands"),
     TEXT("hint-bind", "tcp://127.0.0.1:7603", "ENDPOINT", "where gateways hear of commits"),
     TEXT("metrics-bind", "127.0.0.1:7604", "HOST:PORT", "/metrics and /healthz; no authentication"),
-    TEXT("log-level", "info", "LEVEL", "debug, info, warn or error"),
+    {"log-level", CONFIG_TEXT, "info", 0, 0, CONFIG_RELOAD, "LEVEL", "debug, info, warn or error"},
     TEXT("run-as", "postgres", "USER", "user of the embedded PostgreSQL when started by root"),
     TEXT("operator-token-file", NULL, "FILE",
          "write the first operator token there (0600) and not to the terminal"),
-    {"heartbeat", CONFIG_DURATION, "5s", 500000, (int64_t)60 * 1000000, false, "TIME",
+    {"heartbeat", CONFIG_DURATION, "5s", 500000, (int64_t)60 * 1000000, 0, "TIME",
      "what workers are told; three missed make a node unknown"},
-    BOOL("keep-database", "leave the embedded PostgreSQL running at the end"),
-    BOOL("paranoid", "check every invariant after each step (slow)"),
+    BOOL("keep-database", 0, "leave the embedded PostgreSQL running at the end"),
+    BOOL("paranoid", CONFIG_RELOAD, "check every invariant after each step (slow)"),
     POLICY_TIME("lost-after", "policy: silence after which a node is lost"),
     POLICY_TIME("prepare-timeout", "policy: longest preparing"),
     POLICY_TIME("prepare-progress", "policy: longest preparing without progress"),
@@ -63,8 +66,8 @@ const struct config_option setup_options[] = {
     POLICY_TIME("mass-silence-hold", "policy: how long nobody is lost after a mass silence"),
     POLICY_TIME("link-max-age", "policy: older measurements count as none"),
     POLICY_TIME("probe-every", "policy: time between probes of a pair"),
-    {"fee-ppm", CONFIG_INT, NULL, 0, 1000000, false, "PPM", "policy: the operator's part"},
-    {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
+    {"fee-ppm", CONFIG_INT, NULL, 0, 1000000, CONFIG_RELOAD, "PPM", "policy: the operator's part"},
+    {NULL, CONFIG_TEXT, NULL, 0, 0, 0, NULL, NULL},
 };
 
 int setup_state(const struct config *config, char ret_path[FS_PATH], struct err *err)
@@ -95,8 +98,8 @@ static int check_bind(const struct config *config, const char *key, struct err *
 
     if (endpoint == NULL || strncmp(endpoint, "tcp://", 6) != 0
         || strlen(endpoint) >= ENDPOINT_TEXT)
-        return err_set_at(err, ERR_CONFIG_INVALID, key, "%s: %s is not tcp://HOST:PORT", key,
-                          endpoint ? endpoint : "nothing");
+        return config_refuse(config, key, err, "%s is not tcp://HOST:PORT",
+                             endpoint ? endpoint : "nothing");
     return 0;
 }
 
@@ -109,6 +112,8 @@ static bool is_empty(const struct config *config, const char *key)
 
 int setup_check(const struct config *config, struct err *err)
 {
+    static const char *const listening[] = {"worker-bind", "command-bind", "hint-bind",
+                                            "metrics-bind", NULL};
     char items[FLEET_MAX_CONTROL][ENDPOINT_TEXT];
     enum log_level level;
     struct policy policy;
@@ -117,24 +122,42 @@ int setup_check(const struct config *config, struct err *err)
 
     if ((rc = check_bind(config, "worker-bind", err))
         || (rc = check_bind(config, "command-bind", err))
-        || (rc = check_bind(config, "hint-bind", err)))
+        || (rc = check_bind(config, "hint-bind", err))
+        || (rc = config_check_ports(config, listening, err))
+        || (rc = config_check_fixed(config, "worker-bind", "advertise", err)))
         return rc;
     if (!log_level_parse(config_text(config, "log-level"), &level))
-        return err_set_at(err, ERR_CONFIG_INVALID, "log-level", "log-level: unknown level");
+        return config_refuse(config, "log-level", err, "debug, info, warn or error");
     if (!is_empty(config, "advertise")
         && (rc = endpoint_list("advertise", config_text(config, "advertise"), items,
                                FLEET_MAX_CONTROL, &count, err)))
         return rc;
     if (!is_empty(config, "database") && is_empty(config, "gateway-database"))
-        return err_set_at(err, ERR_CONFIG_INVALID, "gateway-database",
-                          "gateway-database is needed beside database");
+        return config_refuse(config, "gateway-database", err, "is needed beside database");
     policy_default(&policy);
     return setup_policy(config, &policy, err);
+}
+
+/* "lost_after_us" of the policy is "lost-after" here. */
+static const char *option_of(const char *field, char out[64])
+{
+    size_t length = strlen(field);
+
+    if (length > 3 && strcmp(field + length - 3, "_us") == 0)
+        length -= 3;
+    snprintf(out, 64, "%.*s", (int)length, field);
+    for (char *at = out; *at != '\0'; at++) {
+        if (*at == '_')
+            *at = '-';
+    }
+    return out;
 }
 
 int setup_policy(const struct config *config, struct policy *policy, struct err *err)
 {
     struct policy out = *policy;
+    struct err why = {0};
+    char option[64];
     const struct {
         const char *key;
         usec_t *value;
@@ -160,8 +183,14 @@ int setup_policy(const struct config *config, struct policy *policy, struct err 
     }
     if (config_is_set(config, "fee-ppm"))
         out.fee_ppm = (uint32_t)config_int(config, "fee-ppm");
-    rc = policy_check(&out, err);
-    if (rc == 0)
-        *policy = out;
-    return rc;
+    rc = policy_check(&out, &why);
+    if (rc != 0)
+        return err_set_at(err, ERR_CONFIG_INVALID, option_of(why.pointer, option), "%s", why.text);
+    /* Sooner than that nobody is even known to be silent. */
+    if (out.lost_after_us < LOST_AFTER_BEATS * config_int(config, "heartbeat"))
+        return config_refuse(config,
+                             config_is_set(config, "lost-after") ? "lost-after" : "heartbeat", err,
+                             "lost-after is shorter than %d heartbeats", LOST_AFTER_BEATS);
+    *policy = out;
+    return 0;
 }

@@ -10,11 +10,27 @@
 
 /* -- bodies ---------------------------------------------------------------------------------- */
 
+/* Null: placed now, or nobody can say. */
+static json_t *plan_earliest_json(const struct reply *reply)
+{
+    const struct earliest *earliest = reply->earliest;
+    json_t *value;
+
+    if (earliest == NULL)
+        return json_null();
+    value = json_object();
+    json_object_set_new(value, "at", json_time(earliest->at_us));
+    json_object_set_new(value, "price", json_money(earliest->price));
+    json_object_set_new(value, "diameter_us", json_integer(earliest->diameter_us));
+    return value;
+}
+
 static json_t *body_plan(const struct reply *reply, const struct answer_facts *facts)
 {
     json_t *body = json_object();
 
     json_object_set_new(body, "why", reply->why ? why_to_json(reply->why) : json_null());
+    json_object_set_new(body, "earliest", plan_earliest_json(reply));
     json_object_set_new(body, "hold", json_money(reply->amount));
     json_object_set_new(body, "currency", json_string(facts->asset));
     return body;
@@ -190,6 +206,12 @@ static bool is_node_row(enum row_kind kind)
     return kind == ROW_NODE || kind == ROW_NODE_EVENT || kind == ROW_DEVICE;
 }
 
+/* What a gateway remembers of its callers. */
+static bool is_token_row(enum row_kind kind)
+{
+    return kind == ROW_TOKEN || kind == ROW_PROJECT || kind == ROW_PROVIDER || kind == ROW_USER;
+}
+
 bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, struct buf *out)
 {
     Sheaf__ChangeHint hint = SHEAF__CHANGE_HINT__INIT;
@@ -199,7 +221,8 @@ bool to_gateway_hint(const struct row *rows, uint32_t row_count, uint64_t seq, s
         if (rows[i].kind == ROW_JOB)
             touch_job(&touched, &rows[i].job);
         touched.nodes |= is_node_row(rows[i].kind);
-        touched.any |= !is_quiet_row(rows[i].kind); /* a revoked token dies by any hint */
+        hint.tokens |= is_token_row(rows[i].kind);
+        touched.any |= !is_quiet_row(rows[i].kind);
     }
     for (uint32_t i = 0; i < row_count; i++) {
         uint64_t job = row_job(&rows[i]);

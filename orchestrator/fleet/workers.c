@@ -68,8 +68,22 @@ static void answer_error(const struct arrival *at, const ProtobufCBinaryData *no
     buf_fini(&bytes);
 }
 
+/* What no honest worker does is a row of the node's history; at most one a minute. */
+static void tell_offence(struct fleet *fleet, struct session *session, const struct err *err)
+{
+    if (session_may_tell(session, clock_mono_us()))
+        engine_post(fleet->engine, from_worker_offence(session->node, err));
+}
+
+static bool is_offence(enum err_code code)
+{
+    return code == ERR_WIRE_IDENTITY || code == ERR_WIRE_SIGNATURE || code == ERR_WIRE_USAGE;
+}
+
 static void refuse(const struct arrival *at, bool close, const struct err *err)
 {
+    if (is_offence(err->code))
+        tell_offence(at->fleet, at->session, err);
     answer_error(at, &at->envelope->session, at->envelope->seq, close, err);
 }
 
@@ -172,12 +186,43 @@ void workers_ack(struct fleet *fleet, uint64_t node, uint64_t seq)
 
 /* -- in -------------------------------------------------------------------------------------- */
 
+/*
+ * A durable message that the engine has no room for is lost here. Acknowledgements are cumulative,
+ * so nothing after it may be taken in this session: it ends, and the next hello is followed by
+ * everything that is not acknowledged.
+ */
+bool workers_post(struct fleet *fleet, struct session *session, struct event_box *box)
+{
+    bool durable = box->event.ack_node != 0;
+
+    if (engine_post(fleet->engine, box))
+        return true;
+    if (durable && session != NULL) {
+        log_warn("fleet", "full", "node=%" PRIu64 " seq=%" PRIu64, session->node,
+                 session->next_seq - 1);
+        session_close(session);
+    }
+    return false;
+}
+
+/* As workers_post(); whoever sent it is told to say hello again, and not sooner than it must. */
+static bool take(const struct arrival *at, struct event_box *box)
+{
+    struct err err = {0};
+
+    if (workers_post(at->fleet, at->session, box))
+        return true;
+    err_set(&err, ERR_UNAVAILABLE, "too much waits for the database; say hello");
+    refuse(at, true, &err);
+    return false;
+}
+
 static void note_life(const struct arrival *at)
 {
     if (!liveness_seen(at->fleet->liveness, at->session->node))
         return;
     log_info("fleet", "back", "node=%" PRIu64, at->session->node);
-    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BACK, at->session->node));
+    (void)engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BACK, at->session->node));
 }
 
 static void take_hello(struct arrival *at)
@@ -210,10 +255,11 @@ static void take_hello(struct arrival *at)
         && (at->session->peer_size != at->peer_size
             || memcmp(at->session->peer, at->peer, at->peer_size) != 0))
         log_info("fleet", "superseded", "node=%" PRIu64, at->session->node);
+    if (!take(at, box))
+        return;
     session_open(at->session, &hello);
     log_info("fleet", "hello", "node=%" PRIu64 " boot=%" PRIu64 " tasks=%zu", at->session->node,
              wire->boot, wire->n_tasks);
-    engine_post(at->fleet->engine, box);
     note_life(at);
 }
 
@@ -227,22 +273,26 @@ static void post_bare_ack(const struct arrival *at)
     box = from_worker_plain(EV_NODE_BACK, at->session->node);
     box->event.ack_node = at->session->node;
     box->event.ack_seq = at->frame.seq;
-    engine_post(at->fleet->engine, box);
+    (void)take(at, box);
 }
 
 /*
  * A message that decodes but says something impossible. It is answered and acknowledged, because a
  * worker would resend it for ever.
  */
+static void refuse_for_good(const struct arrival *at, const struct err *err)
+{
+    refuse(at, false, err);
+    if (err->code != ERR_TOO_MANY)
+        post_bare_ack(at);
+}
+
 static void finish(const struct arrival *at, int rc, struct event_box *box, const struct err *err)
 {
-    if (rc == 0) {
-        engine_post(at->fleet->engine, box);
-        return;
-    }
-    refuse(at, false, err);
-    if (rc != -ERR_TOO_MANY)
-        post_bare_ack(at);
+    if (rc == 0)
+        (void)take(at, box);
+    else
+        refuse_for_good(at, err);
 }
 
 static void take_links(const struct arrival *at)
@@ -272,7 +322,7 @@ static void take_links(const struct arrival *at)
             at->fleet->counters.links_kept_back++;
             continue;
         }
-        engine_post(at->fleet->engine, from_worker_link_box(&link, report->links[i]));
+        (void)engine_post(at->fleet->engine, from_worker_link_box(&link, report->links[i]));
     }
 }
 
@@ -282,14 +332,70 @@ static void take_selftest(const struct arrival *at)
     int rc = selftests_take(at->fleet, at->session, &at->frame, at->envelope->selftest, &err);
 
     if (rc)
-        finish(at, rc, NULL, &err);
+        refuse_for_good(at, &err);
 }
 
 static void take_bye(const struct arrival *at)
 {
     log_info("fleet", "bye", "node=%" PRIu64, at->session->node);
     session_close(at->session);
-    engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BYE, at->session->node));
+    (void)engine_post(at->fleet->engine, from_worker_plain(EV_NODE_BYE, at->session->node));
+}
+
+/* A wrong clock harms its own node alone, which refuses our orders as expired: say so. */
+static void take_clock(const struct arrival *at, uint64_t sent_us)
+{
+    int64_t wall_us = clock_wall_us();
+    struct err err = {0};
+
+    if (!session_clock(at->session, sent_us, wall_us))
+        return;
+    err_set(&err, ERR_CLOCK_SKEW, "the worker's clock is %" PRId64 " s off",
+            (int64_t)(sent_us - (uint64_t)wall_us) / 1000000);
+    log_warn("fleet", "clock_skew", "node=%" PRIu64 " detail=" LOG_Q, at->session->node, err.text);
+    tell_offence(at->fleet, at->session, &err);
+}
+
+/*
+ * A task that ended is an honest worker's late news: the core tells it to forget. One of another
+ * node, or of a future that we never ordered, is a lie.
+ */
+static int check_fence(const struct arrival *at, const struct task_claim *task, bool *ret_future,
+                       struct err *err)
+{
+    const struct world *world = engine_world(at->fleet->engine);
+    enum attempt_claim claim = world_attempt_claim(world, at->session->node, task);
+
+    *ret_future = claim == CLAIM_FUTURE || task->term > at->fleet->options.term;
+    if (*ret_future)
+        return err_set(err, ERR_WIRE_FENCE,
+                       "attempt %" PRIu64 " term %u epoch %u was never ordered", task->attempt,
+                       task->term, task->epoch);
+    if (claim == CLAIM_FOREIGN)
+        return err_set(err, ERR_WIRE_FENCE, "attempt %" PRIu64 " does not run on this node",
+                       task->attempt);
+    return 0;
+}
+
+static void take_task(const struct arrival *at)
+{
+    const Sheaf__TaskEvent *task = at->envelope->task_event;
+    struct event_box *box = NULL;
+    struct err err = {0};
+    bool future = false;
+    int rc = check_fence(at, &(struct task_claim){task->attempt, task->term, task->epoch}, &future,
+                         &err);
+
+    if (rc) {
+        tell_offence(at->fleet, at->session, &err);
+        refuse(at, future, &err);
+        post_bare_ack(at);
+        if (future)
+            session_close(at->session);
+        return;
+    }
+    rc = from_worker_task(&at->frame, task, &box, &err);
+    finish(at, rc, box, &err);
 }
 
 static void take_body(const struct arrival *at)
@@ -300,13 +406,13 @@ static void take_body(const struct arrival *at)
 
     switch (at->envelope->body_case) {
     case SHEAF__ENVELOPE__BODY_HEARTBEAT:
+        take_clock(at, at->envelope->heartbeat->sent_us);
         send_ack(at->fleet, at->session); /* a sign of our life for a sign of its */
         return;
     case SHEAF__ENVELOPE__BODY_ONLY_ACK:
         return;
     case SHEAF__ENVELOPE__BODY_TASK_EVENT:
-        rc = from_worker_task(&at->frame, at->envelope->task_event, &box, &err);
-        finish(at, rc, box, &err);
+        take_task(at);
         return;
     case SHEAF__ENVELOPE__BODY_RECEIPT:
         rc = from_worker_receipt(&at->frame, at->envelope->receipt, &box, &err);
@@ -335,8 +441,8 @@ static void take_body(const struct arrival *at)
     case SHEAF__ENVELOPE__BODY_ORDER:
     case SHEAF__ENVELOPE__BODY_STATUS:
     default:
-        rc = err_set(&err, ERR_WIRE_UNKNOWN_TYPE, "not a message that a worker sends");
-        finish(at, rc, NULL, &err);
+        (void)err_set(&err, ERR_WIRE_UNKNOWN_TYPE, "not a message that a worker sends");
+        refuse_for_good(at, &err);
     }
 }
 
@@ -344,6 +450,13 @@ static void take_message(const struct arrival *at)
 {
     const Sheaf__Envelope *envelope = at->envelope;
     struct err err = {0};
+
+    if (envelope->protocol != SESSION_PROTOCOL) {
+        err_set(&err, ERR_WIRE_VERSION, "the message is of protocol %" PRIu32 ", we speak %u",
+                envelope->protocol, SESSION_PROTOCOL);
+        refuse(at, true, &err);
+        return;
+    }
     enum session_fate fate =
         session_message(at->session, at->peer, at->peer_size, envelope->session.data,
                         envelope->session.len, envelope->seq, &err);
@@ -359,7 +472,7 @@ static void take_message(const struct arrival *at)
         take_body(at);
 }
 
-static void take_wrong(struct arrival *at, enum err_code code)
+static void take_wrong(struct arrival *at, enum err_code code, const char *what)
 {
     /* The frame says no session; a peer only listens to answers of the one it has. */
     ProtobufCBinaryData nonce = wire_bytes(at->session->nonce, SESSION_NONCE);
@@ -367,8 +480,24 @@ static void take_wrong(struct arrival *at, enum err_code code)
     struct err err = {0};
 
     at->fleet->counters.worker_wrong++;
-    err_set(&err, code, dropped ? "too many of these: dropped for a minute" : "dropped");
+    err_set(&err, code, "%s%s", what, dropped ? "; too many of these: dropped for a minute" : "");
+    if (dropped)
+        tell_offence(at->fleet, at->session, &err);
     answer_error(at, &nonce, 0, dropped, &err);
+}
+
+/* NULL, or what is wrong with the message as it lies there. */
+static const char *check_shape(const struct arrival *at, const struct zmsg *message)
+{
+    if (message->count != 2 || message->too_many)
+        return "one frame is one message";
+    if (message->size[1] == 0)
+        return "an empty frame";
+    if (message->size[1] > FRAME_MAX)
+        return "more than 1 MiB";
+    if (!at->session->open && message->size[1] > FRAME_MAX_FIRST)
+        return "more than 256 KiB before a hello was taken";
+    return NULL;
 }
 
 static void on_message(struct zsock *socket, const struct zmsg *message, void *arg)
@@ -388,8 +517,9 @@ static void on_message(struct zsock *socket, const struct zmsg *message, void *a
     }
     at.peer = message->frame[0];
     at.peer_size = message->size[0];
-    if (message->count != 2 || message->too_many) {
-        take_wrong(&at, ERR_WIRE_ENVELOPE);
+    const char *wrong = check_shape(&at, message);
+    if (wrong != NULL) {
+        take_wrong(&at, ERR_WIRE_ENVELOPE, wrong);
         return;
     }
     at.frame.bytes = message->frame[1];
@@ -398,7 +528,7 @@ static void on_message(struct zsock *socket, const struct zmsg *message, void *a
     at.envelope = (const Sheaf__Envelope *)(const void *)frame_decode(
         &sheaf__envelope__descriptor, message->frame[1], message->size[1], &arena);
     if (at.envelope == NULL) {
-        take_wrong(&at, ERR_WIRE_DECODE);
+        take_wrong(&at, ERR_WIRE_DECODE, "the message could not be decoded");
     } else {
         const struct node_row *node = world_node(engine_world(fleet->engine), at.session->node);
 
@@ -416,13 +546,57 @@ static void on_message(struct zsock *socket, const struct zmsg *message, void *a
     frame_arena_fini(&arena);
 }
 
+/* -- connections ----------------------------------------------------------------------------- */
+
+void workers_hang_up(struct fleet *fleet, const uint8_t key[KEY_SIZE])
+{
+    map_put(&fleet->hang_up, key, KEY_SIZE, fleet);
+}
+
+static void end_connections(struct fleet *fleet, const uint8_t key[KEY_SIZE])
+{
+    char user_id[2 * KEY_SIZE + 1];
+
+    if (fleet->workers != NULL)
+        zsock_end_peer(fleet->workers, hex_format(key, KEY_SIZE, user_id));
+}
+
+/* A connection that did not end its message was ended; its key stays out for a minute. */
+static void on_flood(struct zsock *socket, const struct peers_cut *cut, void *arg)
+{
+    struct fleet *fleet = arg;
+    struct session *session = NULL;
+    struct err err = {0};
+    uint8_t key[KEY_SIZE];
+
+    (void)socket;
+    if (cut->age_us > PEERS_IDLE_US)
+        return; /* heartbeats of days; it comes back */
+    fleet->counters.worker_floods++;
+    if (hex_parse(cut->user_id, sizeof(key), key) == 0)
+        session = sessions_arrive(fleet->sessions, key, clock_mono_us());
+    log_warn("fleet", "flood", "node=%" PRIu64 " address=%s bytes=%" PRIu64,
+             session ? session->node : 0, cut->address, cut->held);
+    if (session == NULL)
+        return;
+    session_close(session);
+    zap_suspend(fleet->options.zap, FLEET_WORKER_DOMAIN, key, FLEET_FLOOD_US);
+    end_connections(fleet, key); /* its others */
+    err_set(&err, ERR_FLOOD, "%" PRIu64 " bytes of a message that did not end, from %s", cut->held,
+            cut->address);
+    tell_offence(fleet, session, &err);
+}
+
 int workers_open(struct fleet *fleet, struct err *err)
 {
     struct zsock_options options = {
         .type = ZMQ_ROUTER,
         .server = &fleet->options.identity->curve,
         .zap_domain = FLEET_WORKER_DOMAIN,
-        .max_frame = FRAME_MAX,
+        /* A frame between the two is answered, not only cut off; the cap on memory is `held`. */
+        .max_frame = 2 * FRAME_MAX,
+        .held = {.one = FLEET_HELD_ONE, .all = FLEET_HELD_ALL, .spare = FLEET_HELD_SPARE},
+        .on_cut = on_flood,
     };
     int rc = zsock_new(fleet->options.base, fleet->options.zmq, &options, on_message, fleet,
                        &fleet->workers, err);
@@ -437,10 +611,36 @@ static void on_silent(uint64_t node, void *arg)
     struct fleet *fleet = arg;
 
     log_warn("fleet", "silent", "node=%" PRIu64, node);
-    engine_post(fleet->engine, from_worker_plain(EV_NODE_SILENT, node));
+    (void)engine_post(fleet->engine, from_worker_plain(EV_NODE_SILENT, node));
+}
+
+/* One whole tick after it was asked for. */
+static void hang_up_due(struct fleet *fleet)
+{
+    for (uint32_t i = 0; i < fleet->hang_up.count;) {
+        struct map_entry *entry = &fleet->hang_up.entries[i];
+        uint8_t key[KEY_SIZE];
+
+        if (entry->value != NULL) {
+            entry->value = NULL;
+            i++;
+            continue;
+        }
+        memcpy(key, entry->key, sizeof(key));
+        map_remove(&fleet->hang_up, key, sizeof(key));
+        end_connections(fleet, key);
+    }
+    for (uint32_t i = 0; i < sessions_count(fleet->sessions); i++) {
+        struct session *session = sessions_at(fleet->sessions, i);
+
+        if (session->hang_up)
+            workers_hang_up(fleet, session->key);
+        session->hang_up = false;
+    }
 }
 
 void workers_tick(struct fleet *fleet, int64_t now_us)
 {
+    hang_up_due(fleet);
     liveness_tick(fleet->liveness, now_us, on_silent, fleet);
 }

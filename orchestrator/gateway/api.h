@@ -50,6 +50,7 @@ int fill_plan(const struct http_call *call, struct command_draft *draft, struct 
 int fill_cancel(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_node_drain(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_node_undrain(const struct http_call *call, struct command_draft *draft, struct err *err);
+int fill_node_revoke(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_project(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_user(const struct http_call *call, struct command_draft *draft, struct err *err);
 int fill_token(const struct http_call *call, struct command_draft *draft, struct err *err);
@@ -63,8 +64,10 @@ struct command_done {
     struct uuid object;
     bool replayed;
     int64_t amount;
-    json_t *body;    /* of the reply; object or NULL */
-    json_t *request; /* what was asked; borrowed reference of ours */
+    json_t *body;          /* of the reply; object or NULL */
+    json_t *request;       /* what was asked; borrowed reference of ours */
+    struct map *in_flight; /* NULL without an idempotency key; else holds key_hash while we wait */
+    uint8_t key_hash[SHA256_SIZE];
     char currency[SPEC_CURRENCY_TEXT];
 };
 /* Composed answers of routes without a query; NULL and err on a strange reply. */
@@ -75,7 +78,6 @@ json_t *compose_join_token(const struct gateway *gateway, const struct command_d
 
 /* -- particular ----------------------------------------------------------------------------- */
 void api_join(struct gateway *gateway, struct http_call *call);
-void api_cancel(struct gateway *gateway, struct http_call *call);
 void api_job_events(struct gateway *gateway, struct http_call *call);
 void api_job_logs(struct gateway *gateway, struct http_call *call);
 void api_output(struct gateway *gateway, struct http_call *call);
@@ -97,6 +99,9 @@ const struct route *call_route(const struct http_call *call);
 void api_json(struct http_call *call, int status, json_t *value); /* takes the reference */
 /* Adds $n = PARAM_ALL and PARAM_PROJECT of the caller. */
 void api_add_sight(struct db_args *args, const struct http_call *call);
+/* Asks one statement on behalf of the caller: with no more sight than theirs. */
+void api_ask(struct gateway *gateway, const struct http_call *call, struct db_args *args,
+             db_on_done_f on_done, void *arg);
 /* The JSON object of the body, checked for media type. The caller owns it. */
 int api_body(const struct http_call *call, json_t **ret_body, struct err *err) SHEAF_MUST_USE;
 /* Refuses keys other than those named (a NULL-ended list). */

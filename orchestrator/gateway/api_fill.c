@@ -138,6 +138,11 @@ int fill_node_undrain(const struct http_call *call, struct command_draft *draft,
     return fill_node(call, draft, "undrain", err);
 }
 
+int fill_node_revoke(const struct http_call *call, struct command_draft *draft, struct err *err)
+{
+    return fill_node(call, draft, "revoke", err);
+}
+
 /* -- people, tokens, money ------------------------------------------------------------------ */
 
 static int fill_named(struct command_draft *draft, bool with_role, struct err *err)
@@ -379,6 +384,8 @@ json_t *compose_plan(const struct gateway *gateway, const struct command_done *d
     else
         json_object_set_new(answer, "why",
                             done->body != NULL ? json_incref(done->body) : json_null());
+    json_t *earliest = json_object_get(done->body, "earliest");
+    json_object_set_new(answer, "earliest", earliest != NULL ? json_incref(earliest) : json_null());
     json_object_set_new(answer, "hold", json_money(done->amount));
     json_object_set_new(answer, "currency", json_string(done->currency));
     json_object_set_new(answer, "trust", trust_texts());

@@ -29,7 +29,7 @@ bool caller_sees_all(const struct caller *caller);
 struct auth;
 struct auth *auth_new(struct gateway *gateway);
 void auth_free(struct auth *auth);
-/* Something was committed: what we remember may be old. */
+/* A token, or what it belongs to, changed: what we remember may be old. */
 void auth_forget(struct auth *auth);
 
 /* SHA-256 of the bearer secret of a call; false when there is none. */

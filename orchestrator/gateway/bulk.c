@@ -19,6 +19,15 @@
 #define SESSION_IDLE_US ((int64_t)900000000)
 /* Messages in either direction per peer: far more than credit allows. */
 #define HIGH_WATER 1000
+/*
+ * Bytes that may have come and not be delivered, of one connection and of all. A worker within its
+ * credit holds BULK_CREDIT at most, and is never ended for what all hold.
+ */
+#define HELD_ONE   (2 * BULK_CREDIT)
+#define HELD_ALL   ((uint64_t)64 << 20)
+#define HELD_SPARE (BULK_CREDIT + BULK_CREDIT / 4)
+/* A key that flooded may not connect for so long. */
+#define FLOOD_US ((int64_t)60000000)
 
 /* -- sessions ------------------------------------------------------------------------------- */
 
@@ -202,7 +211,8 @@ void bulk_on_message(struct zsock *socket, const struct zmsg *raw, void *arg)
     uint8_t key[KEY_SIZE];
 
     (void)socket;
-    /* A revoked key's frames are dropped at once: libzmq keeps its connection open. */
+    /* A revoked key's frames are dropped at once, also those that came before its connection ended.
+     */
     if (strlen(raw->user_id) != 2 * (size_t)KEY_SIZE || hex_parse(raw->user_id, KEY_SIZE, key) != 0
         || map_get(&bulk->keys, key, KEY_SIZE) == NULL || raw->count != 2 || raw->too_many
         || raw->size[0] > sizeof(((struct bulk_session *)NULL)->identity)) {
@@ -240,6 +250,7 @@ static void keys_replace(struct bulk *bulk, const PGresult *rows)
 {
     struct map fresh;
     uint8_t key[KEY_SIZE];
+    char user_id[2 * KEY_SIZE + 1];
 
     map_init(&fresh);
     for (int i = 0; i < PQntuples(rows); i++) {
@@ -254,6 +265,7 @@ static void keys_replace(struct bulk *bulk, const PGresult *rows)
         if (map_get(&fresh, entry->key, KEY_SIZE) != NULL)
             continue;
         zap_deny(bulk->zap, DOMAIN, entry->key);
+        zsock_end_peer(bulk->socket, hex_format(entry->key, KEY_SIZE, user_id));
         struct bulk_session *session = map_get(&bulk->by_key, entry->key, KEY_SIZE);
         if (session != NULL)
             session_end(bulk, session);
@@ -301,7 +313,7 @@ void bulk_refresh(struct bulk *bulk)
     }
     bulk->refreshing = true;
     db_args_init(&args, QUERY_NODE_KEYS);
-    db_run(bulk->gateway->db, &args, 1, on_keys, 0, bulk);
+    db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_keys, 0, bulk);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -321,6 +333,27 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* A connection that did not end its message was ended; its key stays out for a minute. */
+static void on_flood(struct zsock *socket, const struct peers_cut *cut, void *arg)
+{
+    struct bulk *bulk = arg;
+    struct bulk_session *session = NULL;
+    uint8_t key[KEY_SIZE];
+
+    if (cut->age_us > PEERS_IDLE_US)
+        return; /* heartbeats of days; it comes back */
+    bulk->counters.floods++;
+    log_warn("bulk", "flood", "key=%.16s address=%s bytes=%llu", cut->user_id, cut->address,
+             (unsigned long long)cut->held);
+    if (hex_parse(cut->user_id, KEY_SIZE, key) != 0)
+        return;
+    zap_suspend(bulk->zap, DOMAIN, key, FLOOD_US);
+    zsock_end_peer(socket, cut->user_id); /* its other connections */
+    session = map_get(&bulk->by_key, key, KEY_SIZE);
+    if (session != NULL)
+        session_end(bulk, session);
+}
+
 /* -- life ----------------------------------------------------------------------------------- */
 
 int bulk_new(struct gateway *gateway, const char *bind, char *ret_endpoint, struct bulk **ret_bulk,
@@ -333,6 +366,8 @@ int bulk_new(struct gateway *gateway, const char *bind, char *ret_endpoint, stru
         .zap_domain = DOMAIN,
         .max_frame = BULK_FRAME,
         .high_water = HIGH_WATER,
+        .held = {.one = HELD_ONE, .all = HELD_ALL, .spare = HELD_SPARE},
+        .on_cut = on_flood,
     };
     struct timeval now = {0};
 

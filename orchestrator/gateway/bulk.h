@@ -30,6 +30,7 @@ struct bulk_counters {
     uint64_t refused;
     uint64_t handshakes_refused;
     uint64_t outputs;
+    uint64_t floods; /* connections ended because a message did not end */
 };
 struct bulk_counters bulk_counters(const struct bulk *bulk);
 

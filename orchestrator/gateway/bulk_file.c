@@ -90,6 +90,7 @@ static void fetch_open(struct bulk *bulk, struct bulk_session *session, struct b
         fetch_end(fetch);
     } else {
         fetch->asking = false;
+        content_use(bulk->gateway->content, fetch->sha256);
         if (bulk_fetch_go(bulk, session))
             event_active(bulk->more, EV_TIMEOUT, 0);
     }
@@ -165,7 +166,7 @@ void bulk_on_fetch(struct bulk *bulk, struct bulk_session *session, const Sheaf_
     db_add_bytes(&args, ask->attempt_uid.data, 16);
     db_add_bytes(&args, session->key, KEY_SIZE);
     db_add_text(&args, hex_format(fetch->sha256, SHA256_SIZE, hex));
-    db_run(bulk->gateway->db, &args, 1, on_fetch_known, session->id, lookup);
+    db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_fetch_known, session->id, lookup);
 }
 
 /* -- put ------------------------------------------------------------------------------------ */
@@ -432,7 +433,7 @@ void bulk_on_put(struct bulk *bulk, struct bulk_session *session, const Sheaf__P
     db_add_bytes(&args, session->key, KEY_SIZE);
     db_add_int(&args, (int64_t)put->rank);
     db_add_text(&args, put->path);
-    db_run(bulk->gateway->db, &args, 1, on_put_known, session->id, lookup);
+    db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_put_known, session->id, lookup);
 }
 
 void bulk_on_piece(struct bulk *bulk, struct bulk_session *session, const Sheaf__FilePiece *piece)

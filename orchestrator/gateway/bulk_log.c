@@ -213,7 +213,7 @@ static void flush(struct log_batch *logs)
         pieces_put(&logs->sent, piece);
     }
     if (logs->sent_count > 0)
-        db_run(logs->bulk->gateway->db, args, logs->sent_count, on_stored, 0, logs);
+        db_ask(logs->bulk->gateway->db, &db_sight_own, args, logs->sent_count, on_stored, 0, logs);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *arg)
@@ -304,7 +304,7 @@ static void on_rank(const struct err *err, PGresult *const *results, uint32_t co
         db_args_init(&args, QUERY_BULK_RANK);
         db_add_bytes(&args, lookup->attempt, 16);
         db_add_bytes(&args, session->key, KEY_SIZE);
-        db_run(bulk->gateway->db, &args, 1, on_rank, id, lookup);
+        db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_rank, id, lookup);
         return;
     }
     free(lookup);
@@ -325,7 +325,7 @@ static struct bulk_rank *rank_ask(struct bulk *bulk, struct bulk_session *sessio
     db_args_init(&args, QUERY_BULK_RANK);
     db_add_bytes(&args, attempt, 16);
     db_add_bytes(&args, session->key, KEY_SIZE);
-    db_run(bulk->gateway->db, &args, 1, on_rank, session->id, lookup);
+    db_ask(bulk->gateway->db, &db_sight_own, &args, 1, on_rank, session->id, lookup);
     return rank;
 }
 

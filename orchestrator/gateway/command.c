@@ -340,7 +340,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     else
         ping(link);
     db_args_init(&args, QUERY_TERM);
-    db_run(link->gateway->db, &args, 1, on_term, 0, link);
+    db_ask(link->gateway->db, &db_sight_own, &args, 1, on_term, 0, link);
 }
 
 int command_link_new(struct gateway *gateway, const struct command_hooks *hooks,

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 
 struct content {
     char folder[FS_PATH];
+    /* Finding content and counting on it, against finding it old and removing it. */
+    pthread_mutex_t removal;
 };
 
 static int io_error(struct err *err, const char *what, const char *path)
@@ -119,12 +122,15 @@ int content_new(const char *folder, struct content **ret_content, struct err *er
         return rc;
     struct content *content = mem_new(1, sizeof(*content));
     snprintf(content->folder, sizeof(content->folder), "%s", folder);
+    BUG_ON(pthread_mutex_init(&content->removal, NULL) != 0);
     *ret_content = content;
     return 0;
 }
 
 void content_free(struct content *content)
 {
+    if (content != NULL)
+        (void)pthread_mutex_destroy(&content->removal);
     free(content);
 }
 
@@ -219,6 +225,7 @@ int content_begin(struct content *content, const struct content_key *key, uint8_
     int rc;
 
     memset(ret_parts, 0, CONTENT_MAX_PARTS);
+    content_use(content, key->sha256);
     if (is_sealed(content, key)) {
         memset(ret_parts, 1, count);
         *ret_count = count;
@@ -412,13 +419,14 @@ static int publish(const struct content *content, const struct content_key *key,
     return rc;
 }
 
-int content_seal(const struct content *content, const struct content_key *key, bool parts,
+int content_seal(struct content *content, const struct content_key *key, bool parts,
                  struct err *err)
 {
     char path[FS_PATH];
     uint8_t hash[SHA256_SIZE];
     uint64_t size;
 
+    content_use(content, key->sha256); /* if it is there: from here on it stays */
     if (parts && is_sealed(content, key))
         return 0;
     int rc = parts ? parts_are_whole(content, key, err) : 0;
@@ -444,4 +452,83 @@ int content_seal(const struct content *content, const struct content_key *key, b
         mark_sealed(content, key);
     upload_remove(content, key, parts);
     return 0;
+}
+
+/* -- what goes -------------------------------------------------------------------------------- */
+
+/* Its time is that of its last use. */
+void content_use(struct content *content, const uint8_t sha256[SHA256_SIZE])
+{
+    char path[FS_PATH];
+
+    if (object_path(content, sha256, path) != 0)
+        return;
+    (void)pthread_mutex_lock(&content->removal);
+    (void)utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW);
+    (void)pthread_mutex_unlock(&content->removal);
+}
+
+static bool is_old(const struct stat *st, int64_t cut_us)
+{
+    return S_ISREG(st->st_mode)
+           && (int64_t)st->st_mtim.tv_sec * 1000000 + st->st_mtim.tv_nsec / 1000 < cut_us;
+}
+
+/* Keeps the smallest ones, in order. */
+static void old_insert(struct content_old *old, const uint8_t sha256[SHA256_SIZE])
+{
+    uint32_t at = old->count;
+
+    while (at > 0 && memcmp(old->sha256[at - 1], sha256, SHA256_SIZE) > 0)
+        at--;
+    if (at == CONTENT_OLD_MAX)
+        return;
+    if (old->count == CONTENT_OLD_MAX)
+        old->count--;
+    memmove(old->sha256[at + 1], old->sha256[at], (size_t)(old->count - at) * SHA256_SIZE);
+    memcpy(old->sha256[at], sha256, SHA256_SIZE);
+    old->count++;
+}
+
+void content_list_old(const struct content *content, uint32_t folder, int64_t cut_us,
+                      struct content_old *old)
+{
+    uint8_t after[SHA256_SIZE] = {0};
+    bool from_first = old->count == 0;
+    char path[FS_PATH];
+    uint8_t sha256[SHA256_SIZE];
+    struct stat st;
+    DIR *dir;
+
+    if (!from_first)
+        memcpy(after, old->sha256[old->count - 1], SHA256_SIZE);
+    old->count = 0;
+    if (fs_path(path, "%s/objects/%02x", content->folder, folder) != 0)
+        return;
+    dir = opendir(path);
+    if (dir == NULL)
+        return;
+    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        if (strlen(entry->d_name) == SHA256_HEX - 1
+            && hex_parse(entry->d_name, SHA256_SIZE, sha256) == 0
+            && (from_first || memcmp(sha256, after, SHA256_SIZE) > 0)
+            && fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
+            && is_old(&st, cut_us))
+            old_insert(old, sha256);
+    }
+    closedir(dir);
+}
+
+bool content_remove(struct content *content, const uint8_t sha256[SHA256_SIZE], int64_t cut_us)
+{
+    char path[FS_PATH];
+    struct stat st;
+    bool removed;
+
+    if (object_path(content, sha256, path) != 0)
+        return false;
+    (void)pthread_mutex_lock(&content->removal);
+    removed = lstat(path, &st) == 0 && is_old(&st, cut_us) && unlink(path) == 0;
+    (void)pthread_mutex_unlock(&content->removal);
+    return removed;
 }

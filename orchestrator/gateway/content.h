@@ -77,8 +77,27 @@ int content_append(int fd, const struct content_key *key, uint64_t offset, const
  * and the upload dropped, after it proved to have the same hash. ERR_STATE_CONFLICT (parts are
  * missing), ERR_HASH_MISMATCH (the upload is removed), ERR_NOT_FOUND. Safe on another thread.
  */
-int content_seal(const struct content *content, const struct content_key *key, bool parts,
+int content_seal(struct content *content, const struct content_key *key, bool parts,
                  struct err *err) SHEAF_MUST_USE;
+/* Used now: it stays for as long as content is kept. Nothing if it is not there. */
+void content_use(struct content *content, const uint8_t sha256[SHA256_SIZE]);
+
+/* -- what goes -------------------------------------------------------------------------------- */
+#define CONTENT_FOLDERS 256u
+#define CONTENT_OLD_MAX 64u
+struct content_old {
+    uint8_t sha256[CONTENT_OLD_MAX][SHA256_SIZE]; /* ascending */
+    uint32_t count;
+};
+/*
+ * The next contents of one folder (0..CONTENT_FOLDERS - 1) behind those that *old names (count 0 =
+ * from the first) whose last use was before cut_us. Blocking: one readdir.
+ */
+void content_list_old(const struct content *content, uint32_t folder, int64_t cut_us,
+                      struct content_old *old);
+/* Removes content unless it was used since cut_us, also just now on the other thread. */
+bool content_remove(struct content *content, const uint8_t sha256[SHA256_SIZE], int64_t cut_us);
+
 uint64_t content_free_bytes(const struct content *content);
 
 #endif

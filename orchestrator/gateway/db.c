@@ -5,17 +5,25 @@
 #include <string.h>
 
 #include "common/io/clock.h"
+#include "common/io/hash.h"
 #include "common/io/log.h"
+#include "common/pure/map.h"
 #include "common/pure/mem.h"
 
 #define MAX_QUEUE        2048 /* requests; at 5 ms each more than anybody waits for */
 #define MAX_ARG_BYTES    ((size_t)4 << 20)
 #define WAIT_US          ((int64_t)8000000) /* a queued request is given up after this */
+#define DOWN_US          ((int64_t)2000000) /* without a connection: a restart of it takes less */
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS   5000
 
+/* Its first statement tells the database the request's sight; the asker knows of the others. */
 struct request {
     struct request *next;
+    struct request *same;     /* asked the same meanwhile: answered by this one's result */
+    uint8_t key[SHA256_SIZE]; /* of what is asked and for whom; zeros = not to be shared */
+    bool shared;
+    struct db_sight sight;
     struct db_args *args;
     uint32_t count;
     db_on_done_f on_done;
@@ -46,6 +54,8 @@ struct link {
     int backoff_ms;
     bool prepared[QUERY_COUNT];
     bool asked[QUERY_COUNT]; /* prepare sent within the running request */
+    struct db_sight sight;   /* of the session, when it is known */
+    bool sighted;
     struct request *request;
 };
 
@@ -56,7 +66,11 @@ struct db {
     uint32_t link_count;
     struct request *first;
     struct request *last;
+    struct map waiting; /* key → request in the queue */
+    struct map running; /* key → request on a link */
     struct event *sweep;
+    struct event *soon; /* dispatch, behind whatever else this turn asks */
+    int64_t down_us;    /* since when no connection is up; 0 = one is */
     struct db_counters counters;
     bool closing;
 };
@@ -129,6 +143,49 @@ int64_t db_int(const PGresult *result, int row, int column)
 
 /* -- requests ------------------------------------------------------------------------------- */
 
+/*
+ * A read that is asked while the same one waits joins it: one execution answers all. It never joins
+ * one that runs: an answer is not older than its question. Whoever asks what is running waits for
+ * its end, so that a crowd costs two executions, not one each.
+ */
+static void request_share(struct request *request)
+{
+    request->shared = request->count == 2 && query_reads(request->args[1].query);
+    if (!request->shared)
+        return;
+    struct sha256_stream *stream = sha256_stream_new();
+    for (uint32_t k = 0; k < request->count; k++) {
+        const struct db_args *args = &request->args[k];
+        sha256_stream_add(stream, &args->query, sizeof(args->query));
+        for (uint32_t i = 0; i < args->count; i++) {
+            int length = args->arg[i].null ? -1 : args->arg[i].length;
+            sha256_stream_add(stream, &length, sizeof(length));
+            if (length > 0)
+                sha256_stream_add(stream, args->bytes.data + args->arg[i].offset, (size_t)length);
+        }
+    }
+    sha256_stream_end(stream, request->key);
+    sha256_stream_free(stream);
+}
+
+static void waiting_enter(struct db *db, struct request *request)
+{
+    if (request->shared)
+        map_put(&db->waiting, request->key, SHA256_SIZE, request);
+}
+
+static void running_leave(struct db *db, const struct request *request)
+{
+    if (request->shared)
+        (void)map_remove(&db->running, request->key, SHA256_SIZE);
+}
+
+static void waiting_leave(struct db *db, const struct request *request)
+{
+    if (request->shared && map_get(&db->waiting, request->key, SHA256_SIZE) == request)
+        (void)map_remove(&db->waiting, request->key, SHA256_SIZE);
+}
+
 static void request_free(struct request *request)
 {
     for (uint32_t i = 0; i < request->count; i++) {
@@ -146,33 +203,67 @@ static void request_end(struct db *db, struct request *request)
 
     if (failed)
         db->counters.failed++;
-    if (!db->closing)
-        request->on_done(failed ? &request->err : NULL, request->results, request->count,
-                         request->call, request->arg);
-    request_free(request);
+    for (struct request *one = request; one != NULL && !db->closing; one = one->same)
+        one->on_done(failed ? &request->err : NULL, request->results + 1, request->count - 1,
+                     one->call, one->arg);
+    while (request != NULL) {
+        struct request *same = request->same;
+        request_free(request);
+        request = same;
+    }
 }
 
 static void dispatch(struct db *db);
 static void link_down(struct link *link, const char *why);
 
-void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
-            uint64_t call, void *arg)
+const struct db_sight db_sight_own = {.all = true};
+
+static void add_id_or_empty(struct db_args *args, int64_t id)
+{
+    if (id == 0)
+        db_add_text(args, "");
+    else
+        db_add_int(args, id);
+}
+
+static void sight_args(const struct db_sight *sight, struct db_args *ret_args)
+{
+    db_args_init(ret_args, QUERY_SIGHT);
+    db_add_text(ret_args, sight->all ? "t" : "");
+    add_id_or_empty(ret_args, sight->project);
+    add_id_or_empty(ret_args, sight->provider);
+}
+
+void db_ask(struct db *db, const struct db_sight *sight, struct db_args *args, uint32_t count,
+            db_on_done_f on_done, uint64_t call, void *arg)
 {
     struct request *request = mem_new(1, sizeof(*request));
 
-    request->args = mem_new(count, sizeof(*args));
-    memcpy(request->args, args, count * sizeof(*args));
+    request->sight = *sight;
+    request->args = mem_new((size_t)count + 1, sizeof(*args));
+    sight_args(sight, &request->args[0]);
+    memcpy(request->args + 1, args, count * sizeof(*args));
     for (uint32_t i = 0; i < count; i++) {
         BUG_ON(args[i].bytes.full);
         db_args_init(&args[i], args[i].query);
     }
-    request->count = count;
-    request->results = mem_new(count, sizeof(PGresult *));
+    request->count = count + 1;
+    request->results = mem_new(request->count, sizeof(PGresult *));
     request->on_done = on_done;
     request->call = call;
     request->arg = arg;
     request->since_us = clock_mono_us();
     db->counters.requests++;
+    request_share(request);
+    struct request *first =
+        request->shared ? map_get(&db->waiting, request->key, SHA256_SIZE) : NULL;
+    if (first != NULL) {
+        request->same = first->same;
+        first->same = request;
+        db->counters.shared++;
+        return;
+    }
+    waiting_enter(db, request);
     /* Beyond the queue's bound the sweep answers it on the next turn: never from in here. */
     if (db->counters.queued >= MAX_QUEUE)
         request->since_us -= WAIT_US;
@@ -184,18 +275,31 @@ void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on
     db->counters.queued++;
     if (db->counters.queued > MAX_QUEUE)
         event_active(db->sweep, EV_TIMEOUT, 0);
-    dispatch(db);
+    event_active(db->soon, EV_TIMEOUT, 0);
 }
 
-static struct request *take_first(struct db *db)
+/* The first that does not run already; NULL if there is none. */
+static struct request *take_next(struct db *db)
 {
+    struct request *before = NULL;
     struct request *request = db->first;
 
-    db->first = request->next;
-    if (db->first == NULL)
-        db->last = NULL;
+    while (request != NULL && request->shared
+           && map_get(&db->running, request->key, SHA256_SIZE) != NULL) {
+        before = request;
+        request = request->next;
+    }
+    if (request == NULL)
+        return NULL;
+    if (before != NULL)
+        before->next = request->next;
+    else
+        db->first = request->next;
+    if (db->last == request)
+        db->last = before;
     request->next = NULL;
     db->counters.queued--;
+    waiting_leave(db, request);
     return request;
 }
 
@@ -220,6 +324,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
             *tail = request;
             tail = &request->next;
             db->counters.queued--;
+            waiting_leave(db, request);
         } else {
             db->last = request;
             at = &request->next;
@@ -277,27 +382,61 @@ static bool link_flush(struct link *link)
     return true;
 }
 
+static bool link_has_sight(const struct link *link, const struct db_sight *sight)
+{
+    return link->sighted && link->sight.all == sight->all && link->sight.project == sight->project
+           && link->sight.provider == sight->provider;
+}
+
 static void link_start(struct link *link, struct request *request)
 {
     bool sent = true;
 
     link->request = request;
+    if (request->shared)
+        map_put(&link->db->running, request->key, SHA256_SIZE, request);
     link->state = LINK_BUSY;
     memset(link->asked, 0, sizeof(link->asked));
-    request->done = 0;
-    for (uint32_t i = 0; i < request->count && sent; i++)
+    /* A caller's requests follow each other: what the session knows is not said again. */
+    request->done = link_has_sight(link, &request->sight) ? 1 : 0;
+    link->sighted = false;
+    for (uint32_t i = request->done; i < request->count && sent; i++)
         sent = send_statement(link, &request->args[i]);
-    request->preparing = link->asked[request->args[0].query];
+    request->preparing = link->asked[request->args[request->done].query];
     if (!sent || !PQpipelineSync(link->pg) || !link_flush(link))
         link_down(link, PQerrorMessage(link->pg));
 }
 
+/* An idle connection for this sight, at best one that has it; NULL when all are busy. */
+static struct link *link_for(struct db *db, const struct db_sight *sight)
+{
+    struct link *idle = NULL;
+
+    for (uint32_t i = 0; i < db->link_count; i++) {
+        struct link *link = &db->links[i];
+        if (link->state != LINK_IDLE)
+            continue;
+        if (link_has_sight(link, sight))
+            return link;
+        idle = link;
+    }
+    return idle;
+}
+
 static void dispatch(struct db *db)
 {
-    for (uint32_t i = 0; i < db->link_count && db->first != NULL; i++) {
-        if (db->links[i].state == LINK_IDLE)
-            link_start(&db->links[i], take_first(db));
-    }
+    struct request *request;
+
+    while (db->first != NULL && link_for(db, &db->first->sight) != NULL
+           && (request = take_next(db)) != NULL)
+        link_start(link_for(db, &request->sight), request);
+}
+
+static void on_soon(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    dispatch(arg);
 }
 
 static void note_error(struct request *request, const PGresult *result)
@@ -307,7 +446,10 @@ static void note_error(struct request *request, const PGresult *result)
 
     if (request->err.code != ERR_NONE)
         return;
-    (void)err_set(&request->err, ERR_DATABASE, "%s %s", state != NULL ? state : "",
+    /* 57P: it is being stopped, or starts (PostgreSQL, appendix A): not about what was asked. */
+    enum err_code code =
+        state != NULL && strncmp(state, "57P", 3) == 0 ? ERR_UNAVAILABLE : ERR_DATABASE;
+    (void)err_set(&request->err, code, "%s %s", state != NULL ? state : "",
                   text != NULL ? text : PQresultErrorMessage(result));
     log_error(
         "db", "refused", "query=%s detail=" LOG_Q,
@@ -360,6 +502,10 @@ static void link_finish(struct link *link)
 
     link->request = NULL;
     link->state = LINK_IDLE;
+    running_leave(db, request);
+    /* A request that failed was rolled back, its sight with it: then the session's is not known. */
+    link->sighted = request->err.code == ERR_NONE;
+    link->sight = request->sight;
     request_end(db, request);
     dispatch(db);
 }
@@ -395,6 +541,7 @@ static void link_up(struct link *link)
     link->state = LINK_IDLE;
     link->backoff_ms = BACKOFF_FIRST_MS;
     link->db->counters.up++;
+    link->db->down_us = 0;
     link->db->counters.connects++;
     (void)PQsetnonblocking(link->pg, 1);
     evtimer_del(link->timer);
@@ -488,6 +635,8 @@ static void request_again(struct db *db, struct request *request)
     if (db->last == NULL)
         db->last = request;
     db->counters.queued++;
+    if (map_get(&db->waiting, request->key, SHA256_SIZE) == NULL)
+        waiting_enter(db, request);
 }
 
 static void link_down(struct link *link, const char *why)
@@ -501,17 +650,22 @@ static void link_down(struct link *link, const char *why)
         log_warn("db", "down", "detail=" LOG_Q, why);
     if (link->state == LINK_IDLE || link->state == LINK_BUSY)
         db->counters.up--;
+    if (db->counters.up == 0 && db->down_us == 0)
+        db->down_us = clock_mono_us();
     event_del(link->event);
     PQfinish(link->pg);
     link->pg = NULL;
     link->state = LINK_DOWN;
+    link->sighted = false;
     link->request = NULL;
     memset(link->prepared, 0, sizeof(link->prepared));
     link->backoff_ms =
         link->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : link->backoff_ms * 2;
     evtimer_add(link->timer, &wait);
-    if (request != NULL)
+    if (request != NULL) {
+        running_leave(db, request);
         request_again(db, request);
+    }
 }
 
 /* -- the pool ------------------------------------------------------------------------------- */
@@ -522,10 +676,14 @@ struct db *db_new(struct event_base *base, const char *conninfo, uint32_t connec
     struct timeval second = {.tv_sec = 1};
 
     db->base = base;
+    map_init(&db->waiting);
+    map_init(&db->running);
+    db->down_us = clock_mono_us();
     db->conninfo = mem_strdup(conninfo);
     db->links = mem_new(connections, sizeof(*db->links));
     db->link_count = connections;
     db->sweep = evtimer_new(base, on_sweep, db);
+    db->soon = evtimer_new(base, on_soon, db);
     evtimer_add(db->sweep, &second);
     for (uint32_t i = 0; i < connections; i++) {
         struct link *link = &db->links[i];
@@ -548,12 +706,17 @@ void db_free(struct db *db)
         event_free(link->event);
         event_free(link->timer);
         PQfinish(link->pg);
-        if (link->request != NULL)
+        if (link->request != NULL) {
+            running_leave(db, link->request);
             request_end(db, link->request);
+        }
     }
     while (db->first != NULL)
-        request_end(db, take_first(db));
+        request_end(db, take_next(db));
+    map_fini(&db->waiting);
+    map_fini(&db->running);
     event_free(db->sweep);
+    event_free(db->soon);
     free(db->links);
     free(db->conninfo);
     free(db);
@@ -563,6 +726,11 @@ void db_set_conninfo(struct db *db, const char *conninfo)
 {
     free(db->conninfo);
     db->conninfo = mem_strdup(conninfo);
+}
+
+bool db_is_down(const struct db *db)
+{
+    return db->down_us != 0 && clock_mono_us() - db->down_us >= DOWN_US;
 }
 
 bool db_is_up(const struct db *db)

@@ -5,7 +5,10 @@
  * Asynchronous PostgreSQL: a few connections on the loop, each running one request at a time, the
  * rest queued. A request is one or more prepared statements (queries.h) in one pipeline and so in
  * one implicit transaction. Everything asked here is safe to ask twice: a request whose connection
- * broke is asked again once.
+ * broke is asked again once. The same read asked by several at once is executed for all of them.
+ *
+ * Each request says for whom it is asked. The database hides the rows of others, whatever the
+ * statements say: sql/0004_row_security.sql.
  */
 #include <event2/event.h>
 #include <libpq-fe.h>
@@ -17,6 +20,15 @@
 #include "orchestrator/gateway/queries.h"
 
 #define DB_MAX_ARGS 12
+
+/* Whose rows exist for a request. All zero: nobody's. */
+struct db_sight {
+    bool all; /* every row */
+    int64_t project;
+    int64_t provider;
+};
+/* Look-ups of the gateway's own, on nobody's behalf: every row. */
+extern const struct db_sight db_sight_own;
 
 /* Arguments of one statement, in binary or text as their type wants; copied into `bytes`. */
 struct db_args {
@@ -56,14 +68,17 @@ void db_free(struct db *db);
 /* For the next connections. */
 void db_set_conninfo(struct db *db, const char *conninfo);
 /* Takes over what is in args (they are empty afterwards). call and arg are passed through. */
-void db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
-            uint64_t call, void *arg);
+void db_ask(struct db *db, const struct db_sight *sight, struct db_args *args, uint32_t count,
+            db_on_done_f on_done, uint64_t call, void *arg);
 bool db_is_up(const struct db *db);
+/* No connection for so long that waiting for one is no use: whoever can be told is told at once. */
+bool db_is_down(const struct db *db);
 
 struct db_counters {
     uint64_t requests;
     uint64_t failed;
     uint64_t connects;
+    uint64_t shared; /* requests answered by another's execution */
     uint64_t queued; /* now */
     uint64_t up;     /* connections now */
 };

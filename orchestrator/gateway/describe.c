@@ -187,15 +187,22 @@ static void add_refusals(json_t *responses, const struct route *route)
     }
 }
 
-static void add_operations(json_t *paths)
+/* The operation of a row; NULL when it is not described. */
+static json_t *operation_of(const json_t *paths, const struct route *route)
+{
+    char method[16] = "";
+
+    for (size_t i = 0; i + 1 < sizeof(method) && route->method[i] != '\0'; i++)
+        method[i] = (char)(route->method[i] | 0x20);
+    return json_object_get(json_object_get(paths, route->pattern), method);
+}
+
+static void add_operations(const json_t *paths)
 {
     for (const struct route *route = gateway_routes; route->method != NULL; route++) {
-        char method[16];
-        size_t i = 0;
-        for (; route->method[i] != '\0' && i + 1 < sizeof(method); i++)
-            method[i] = (char)(route->method[i] - 'A' + 'a');
-        method[i] = '\0';
-        json_t *operation = json_object_get(json_object_get(paths, route->pattern), method);
+        json_t *operation = operation_of(paths, route);
+        put(operation, "x-scope", json_string(route_scope_name(route)));
+        put(operation, "x-owner", json_string(route_owner_name(route->owner)));
         add_refusals(json_object_get(operation, "responses"), route);
     }
 }

@@ -3,7 +3,8 @@
 
 /*
  * The API's description (OpenAPI 3.1), served as JSON: proto/gateway.yaml, linked in, with the
- * codes of err_table.h and the refusals that each route may answer put in.
+ * codes of err_table.h, and each operation's refusals, x-scope and x-owner by the route table put
+ * in.
  */
 #include "common/pure/err.h"
 

@@ -54,6 +54,7 @@ struct follower {
     bool over;    /* that attempt is */
     /* Both: */
     bool final; /* the job is */
+    bool swept; /* its logs were deleted, and that was said */
     bool plain; /* text/plain: bytes as they are */
     bool tail;  /* stay after what is there */
     bool asking;
@@ -283,10 +284,27 @@ static void take_page(struct follower *follower, struct http_call *call, const P
         page_ended(follower);
 }
 
+/* Nothing will come, and there was something: that is said once. */
+static void tell_swept(struct follower *follower, struct http_call *call)
+{
+    static const char text[] = "[sheaf: gap: the log was deleted, its time is over]\n";
+
+    if (follower->swept)
+        return;
+    follower->swept = true;
+    if (follower->plain)
+        http_stream_write(call, text, sizeof(text) - 1);
+    else
+        write_event(follower, call, "gap", NULL,
+                    json_pack("{s:s}", "detail", "the log was deleted, its time is over"));
+}
+
 static void take_log_job(struct follower *follower, struct http_call *call, const PGresult *row)
 {
     take_state(follower, PQgetvalue(row, 0, 0));
     begin(follower, call);
+    if (PQgetvalue(row, 0, 8)[0] == 't')
+        tell_swept(follower, call);
     if (PQgetisnull(row, 0, 1)) { /* no attempt from here on */
         if (follower->final || !follower->tail)
             finish(follower, call);
@@ -354,7 +372,7 @@ static void on_answer(struct follower *follower, struct http_call *call, const s
 ON_ROWS(on_events, take_events, false)
 ON_ROWS(on_page, take_page, true)
 
-static void ask_page(struct follower *follower)
+static void ask_page(struct follower *follower, const struct http_call *call)
 {
     struct db_args args;
     struct buf list[3];
@@ -383,7 +401,7 @@ static void ask_page(struct follower *follower)
     }
     db_add_int(&args, PAGE_PIECES);
     follower->asking = true;
-    db_run(follower->follow->gateway->db, &args, 1, on_page, follower->call, follower->follow);
+    api_ask(follower->follow->gateway, call, &args, on_page, follower->follow);
 }
 
 static void on_log_job(const struct err *err, PGresult *const *results, uint32_t count, uint64_t id,
@@ -404,7 +422,7 @@ static void on_log_job(const struct err *err, PGresult *const *results, uint32_t
         return;
     follower->woken = woken;
     if (follower->reading)
-        ask_page(follower);
+        ask_page(follower, call);
     else if (woken)
         pump(follower, call);
 }
@@ -424,8 +442,8 @@ static void ask(struct follower *follower, struct http_call *call)
         db_add_int(&args, (int64_t)follower->epoch);
     }
     follower->asking = true;
-    db_run(gateway->db, &args, 1, follower->kind == FOLLOW_EVENTS ? on_events : on_log_job,
-           follower->call, follower->follow);
+    api_ask(gateway, call, &args, follower->kind == FOLLOW_EVENTS ? on_events : on_log_job,
+            follower->follow);
 }
 
 /* Asks for what is new, unless it is asking already or the client has not read the last. */

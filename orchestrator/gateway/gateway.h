@@ -11,6 +11,7 @@
 #include "common/io/hash.h"
 #include "common/io/keys.h"
 #include "common/pure/id.h"
+#include "common/pure/map.h"
 
 #define GATEWAY_TEXT 256
 
@@ -38,11 +39,15 @@ struct gateway {
     char bulk_url[GATEWAY_TEXT];     /* public */
     struct curve_pair bulk_pair;
     uint8_t ca_sha256[SHA256_SIZE];
-    char *ca_pem;  /* NULL with certificates of the operator's own */
-    char *openapi; /* JSON text */
-    char *reasons; /* jsonb for PARAM_REASONS */
-    char *scopes;  /* jsonb for PARAM_SCOPES */
+    bool reload_failed; /* the last SIGHUP found a configuration that is not valid */
+    char *ca_pem;       /* what clients pin; NULL without TLS */
+    char *openapi;      /* JSON text */
+    char *reasons;      /* jsonb for PARAM_REASONS */
+    char *scopes;       /* jsonb for PARAM_SCOPES */
     int64_t started_us;
+    uint8_t cursor_secret[SHA256_SIZE];
+    struct map in_flight;  /* commands with an idempotency key that are not answered */
+    struct limiter *rates; /* of tokens */
     struct http_server *http;
     struct db *db;
     struct auth *auth;
@@ -51,6 +56,7 @@ struct gateway {
     struct work *work;
     struct bulk *bulk;
     struct follow *follow;
+    struct retention *retention;
 };
 
 #endif

@@ -144,7 +144,33 @@ static const char *check_path(const char *target)
     return NULL;
 }
 
-/* NULL when the target is one we serve: origin form (RFC 9112 §3.2.1) alone. */
+/*
+ * Absolute form (RFC 9112 §3.2.2): "https://host/path" is cut into authority and path. *ret_path is
+ * where the path starts; false when the target has no such form.
+ */
+static bool cut_authority(struct guard *guard, char *target, char **ret_path)
+{
+    char *authority = strstr(target, "://");
+    size_t scheme = authority != NULL ? (size_t)(authority - target) : 0;
+
+    if (!(scheme == 5 && strncasecmp(target, "https", 5) == 0)
+        && !(scheme == 4 && strncasecmp(target, "http", 4) == 0))
+        return false;
+    authority += 3;
+    size_t length = strcspn(authority, "/?#");
+    /* Into the slashes before it: room for the 0 behind it, and for a path that was left out. */
+    bool bare = authority[length] != '/';
+    char *moved = authority - (bare ? 2 : 1);
+    memmove(moved, authority, length);
+    moved[length] = '\0';
+    if (bare)
+        moved[length + 1] = '/';
+    guard->authority = (uint32_t)(moved - guard->head.data);
+    *ret_path = moved + length + 1;
+    return true;
+}
+
+/* NULL when the path is one we serve. */
 static const char *check_target(const char *target)
 {
     if (target[0] != '/')
@@ -184,11 +210,15 @@ static enum guard_verdict read_request_line(struct guard *guard, char *line)
     if (!is_token(line) || strlen(line) > GUARD_MAX_METHOD)
         return refuse(guard, ERR_BAD_REQUEST_LINE, "the method is no token");
     guard->method = (uint32_t)(line - guard->head.data);
-    guard->target = (uint32_t)(target - guard->head.data);
     /* The version first: a request in another protocol is told so whatever its target looks like.
      */
     if (read_version(guard, version) == GUARD_BAD)
         return GUARD_BAD;
+    /* What its sender sends next is meant for somebody else. */
+    if (strcmp(line, "CONNECT") == 0)
+        return refuse(guard, ERR_METHOD_UNKNOWN, "this is no proxy");
+    (void)cut_authority(guard, target, &target);
+    guard->target = (uint32_t)(target - guard->head.data);
     const char *why = check_target(target);
     return why != NULL ? refuse(guard, ERR_INVALID_PATH, why) : GUARD_MORE;
 }
@@ -261,11 +291,16 @@ static enum guard_verdict take_field(struct guard *guard, const char *name, cons
             return refuse(guard, ERR_INVALID_HOST, "Host appears twice");
         if (!host_is_valid(value))
             return refuse(guard, ERR_INVALID_HOST, "Host is no host name or address");
+        if (guard->authority != 0 && strcasecmp(value, guard->head.data + guard->authority) != 0)
+            return refuse(guard, ERR_INVALID_HOST, "Host is not the host of the target");
     } else if (strcasecmp(name, "content-length") == 0) {
         return take_length(guard, value);
     } else if (strcasecmp(name, "transfer-encoding") == 0) {
         if (++guard->encodings > 1)
             return refuse(guard, ERR_INVALID_TE, "Transfer-Encoding appears twice");
+        if (is_token(value) && strcasecmp(value, "chunked") != 0
+            && strcasecmp(value, "identity") != 0)
+            return refuse(guard, ERR_UNKNOWN_TE, "no transfer coding but chunked is known");
         if (strcasecmp(value, "chunked") != 0)
             return refuse(guard, ERR_INVALID_TE, "Transfer-Encoding is not just chunked");
         guard->chunked = true;
@@ -275,6 +310,28 @@ static enum guard_verdict take_field(struct guard *guard, const char *name, cons
         guard->expect = strcasecmp(value, "100-continue") == 0;
     }
     return GUARD_MORE;
+}
+
+/* "Name " or "Name\t": what other readers may take for the name. */
+static bool is_padded(const char *line, const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncasecmp(line, name, length) == 0
+           && strspn(line + length, " \t") == strlen(line + length);
+}
+
+/* Fields of which two readers could each believe another one. */
+static bool is_single(const char *name)
+{
+    static const char *const names[] = {"authorization",   "content-type", "content-encoding",
+                                        "idempotency-key", "range",        "last-event-id"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcasecmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
 }
 
 static enum guard_verdict read_field(struct guard *guard, char *line)
@@ -287,9 +344,15 @@ static enum guard_verdict read_field(struct guard *guard, char *line)
         return refuse(guard, ERR_INVALID_HEADER, "a line without a colon");
     *colon = '\0';
     if (!is_token(line))
-        return refuse(guard, ERR_INVALID_HEADER, "a field name is no token");
+        return refuse(guard,
+                      is_padded(line, "transfer-encoding") ? ERR_INVALID_TE
+                      : is_padded(line, "content-length")  ? ERR_INVALID_LENGTH
+                                                           : ERR_INVALID_HEADER,
+                      "a field name is no token");
     if (guard->field_count == GUARD_MAX_FIELDS)
         return refuse(guard, ERR_HEADER_TOO_LARGE, "more than 100 fields");
+    if (is_single(line) && guard_field(guard, line) != NULL)
+        return refuse(guard, ERR_INVALID_HEADER, "a field that may stand once appears twice");
 
     char *value = colon + 1 + strspn(colon + 1, " \t");
     size_t length = strlen(value);
@@ -306,6 +369,8 @@ static enum guard_verdict end_head(struct guard *guard)
 {
     if (guard->hosts == 0 && !guard->minor_zero)
         return refuse(guard, ERR_INVALID_HOST, "no Host");
+    if (guard->authority != 0 && !host_is_valid(guard->head.data + guard->authority))
+        return refuse(guard, ERR_INVALID_HOST, "the target's host is no host name or address");
     if (guard->chunked && guard->lengths > 0)
         return refuse(guard, ERR_AMBIGUOUS_FRAMING, "Content-Length beside Transfer-Encoding");
     if (guard->chunked && guard->minor_zero)

@@ -53,6 +53,7 @@ struct guard {
     bool blank_seen; /* one empty line before the request line was skipped */
     uint32_t method;
     uint32_t target;
+    uint32_t authority; /* of a target in absolute form; 0 = origin form */
     struct guard_field fields[GUARD_MAX_FIELDS];
     uint32_t field_count;
     uint32_t hosts;

@@ -18,17 +18,21 @@
 #include "common/io/log.h"
 #include "common/pure/map.h"
 #include "common/pure/mem.h"
+#include "orchestrator/gateway/limit.h"
 #include "orchestrator/gateway/problem.h"
 
-/* Seconds. The head bound is DESIGN threat 12; it covers the TLS handshake of the first request. */
-#define HEAD_S   10
-#define IDLE_S   60
-#define LINGER_S 2
-/* A client that takes nothing for so long is gone, whatever TCP believes. */
-#define WRITE_S 60
-/* Each tick of a body must bring BODY_TICK_BYTES: 1 KiB/s at least. */
-#define BODY_TICK_S     10
-#define BODY_TICK_BYTES ((size_t)10 << 10)
+/* Seconds: defaults of struct http_times. */
+#define HEAD_S    10
+#define IDLE_S    60
+#define WRITE_S   60 /* a client that takes nothing for so long is gone, whatever TCP believes */
+#define LINGER_S  2
+#define BODY_RATE ((size_t)1 << 10) /* bytes per second at least */
+/* Connections beyond a cap that are kept until their first head, to be told why they are refused.
+ */
+#define TOLD_MAX 64u
+/* A new connection in requests: a TLS handshake is about so much more work. */
+#define CONNECT_COST 10u
+#define TOLD_AFTER_S 2u /* Retry-After where nobody knows better */
 /* Unread bytes behind the current request: enough for pipelining, and EOF is still seen. */
 #define READ_AHEAD ((size_t)128 << 10)
 /* Bodies of all connections together; beyond it new bodies are told to retry. */
@@ -58,6 +62,8 @@ struct http_conn {
     size_t lingered;
     bool finishing; /* close once everything is written */
     bool dead;
+    enum err_code beyond; /* a cap or a rate: refused at its first head */
+    uint8_t address[16];
     char peer[64];
 };
 
@@ -70,7 +76,13 @@ struct http_call_private {
     bool chunked;
     bool ended;
     bool no_store;
-    uint64_t left; /* of a sized stream */
+    bool retry_said; /* Retry-After is among the headers */
+    uint64_t left;   /* of a sized stream */
+};
+
+/* Connections of one address. */
+struct http_peer {
+    uint32_t connections;
 };
 
 struct http_server {
@@ -79,7 +91,10 @@ struct http_server {
     struct http_conn *conns; /* newest first */
     struct map calls;        /* id → call */
     uint64_t next_call;
-    size_t bodies; /* bytes held in request bodies */
+    size_t bodies;         /* bytes held in request bodies */
+    struct map peers;      /* address → struct http_peer */
+    struct limiter *rates; /* of addresses */
+    uint32_t told;         /* connections with `beyond` */
     struct http_counters counters;
 };
 
@@ -97,9 +112,10 @@ static struct http_call_private *private_of(const struct http_call *call)
 
 static void conn_phase_set(struct http_conn *conn, enum conn_phase phase)
 {
-    static const int seconds[] = {
-        [CONN_IDLE] = IDLE_S, [CONN_HEAD] = HEAD_S,     [CONN_BODY] = BODY_TICK_S,
-        [CONN_BUSY] = 0,      [CONN_LINGER] = LINGER_S,
+    const struct http_times *times = &conn->server->options.times;
+    const uint32_t seconds[] = {
+        [CONN_IDLE] = times->idle, [CONN_HEAD] = times->head, [CONN_BODY] = times->head,
+        [CONN_BUSY] = 0,           [CONN_LINGER] = LINGER_S,
     };
 
     conn->phase = phase;
@@ -136,6 +152,27 @@ static void call_free(struct http_call_private *call)
     free(call);
 }
 
+static void peer_enter(struct http_server *server, const uint8_t address[16])
+{
+    struct http_peer *peer = map_get(&server->peers, address, 16);
+
+    if (peer == NULL) {
+        peer = mem_new(1, sizeof(*peer));
+        map_put(&server->peers, address, 16, peer);
+    }
+    peer->connections++;
+}
+
+static void peer_leave(struct http_server *server, const uint8_t address[16])
+{
+    struct http_peer *peer = map_get(&server->peers, address, 16);
+
+    if (--peer->connections > 0)
+        return;
+    (void)map_remove(&server->peers, address, 16);
+    free(peer);
+}
+
 /* The connection is over; freed on the next turn, because its callbacks may be on the stack. */
 static void conn_kill(struct http_conn *conn)
 {
@@ -162,6 +199,8 @@ static void conn_free(struct http_conn *conn)
     if (conn->next != NULL)
         conn->next->prev = conn->prev;
     server->counters.open--;
+    server->told -= conn->beyond != ERR_NONE;
+    peer_leave(server, conn->address);
     event_free(conn->timer);
     event_free(conn->reap);
     body_drop(conn);
@@ -272,13 +311,20 @@ static void conn_call(struct http_conn *conn)
         http_problemf(&call->open, ERR_INVALID_PATH, "the query is not key=value&…");
         return;
     }
+    uint32_t retry_s =
+        limiter_take(conn->server->rates, conn->address, sizeof(conn->address), 1, clock_mono_us());
+    if (retry_s > 0) {
+        http_too_many(&call->open, "your address", retry_s);
+        return;
+    }
     conn->server->options.hooks.on_call(&call->open, conn->server->options.hooks.arg);
 }
 
 /* Refused before it became a call. */
 static void conn_refuse(struct http_conn *conn, const struct err *err)
 {
-    conn->server->counters.framing++;
+    if (conn->beyond == ERR_NONE)
+        conn->server->counters.framing++;
     conn->guard.close = true;
     http_problem(&call_new(conn)->open, err);
 }
@@ -288,6 +334,13 @@ static void conn_head(struct http_conn *conn)
     struct http_server *server = conn->server;
     struct err err = {0};
 
+    if (conn->beyond != ERR_NONE) {
+        (void)err_set(&err, conn->beyond, "%s",
+                      conn->beyond == ERR_RATE_LIMITED ? "too many connections of your address"
+                                                       : "too many connections");
+        conn_refuse(conn, &err);
+        return;
+    }
     conn->body_limit = GUARD_MAX_BODY;
     if (server->options.hooks.body_limit != NULL)
         conn->body_limit =
@@ -390,7 +443,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (conn->phase == CONN_BODY && conn->body.length >= conn->body_at_tick + BODY_TICK_BYTES) {
+    size_t due = BODY_RATE * conn->server->options.times.head;
+    if (conn->phase == CONN_BODY && conn->body.length >= conn->body_at_tick + due) {
         conn->body_at_tick = conn->body.length;
         conn_phase_set(conn, CONN_BODY);
         return;
@@ -423,21 +477,55 @@ static void peer_format(const struct sockaddr *address, char out[64])
     snprintf(out, 64, "%s", host);
 }
 
-/* Full: an idle connection makes room, the one that waited longest for its next request. */
-static bool make_room(struct http_server *server)
+/* What an address is counted by: IPv4 whole, IPv6 by its /64, which is one customer's. */
+static void address_key(const struct sockaddr *address, uint8_t out[16])
+{
+    memset(out, 0, 16);
+    if (address->sa_family == AF_INET) {
+        struct sockaddr_in v4;
+        memcpy(&v4, address, sizeof(v4));
+        memcpy(out + 12, &v4.sin_addr, 4);
+        memset(out + 10, 0xff, 2);
+    } else if (address->sa_family == AF_INET6) {
+        struct sockaddr_in6 v6;
+        memcpy(&v6, address, sizeof(v6));
+        memcpy(out, &v6.sin6_addr, IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) ? 16 : 8);
+    }
+}
+
+/*
+ * Full: an idle connection makes room, the one that waited longest for its next request; of this
+ * address when the address is what is full.
+ */
+static bool make_room(struct http_server *server, const uint8_t *address)
 {
     struct http_conn *oldest = NULL;
 
-    if (server->counters.open < server->options.max_connections)
-        return true;
     for (struct http_conn *conn = server->conns; conn != NULL; conn = conn->next) {
-        if (conn->phase == CONN_IDLE && !conn->dead)
+        if (conn->phase == CONN_IDLE && !conn->dead
+            && (address == NULL || memcmp(conn->address, address, sizeof(conn->address)) == 0))
             oldest = conn;
     }
     if (oldest == NULL)
         return false;
     conn_kill(oldest);
     return true;
+}
+
+/* ERR_NONE: welcome. */
+static enum err_code admit(struct http_server *server, const uint8_t address[16])
+{
+    const struct http_options *options = &server->options;
+    const struct http_peer *peer = map_get(&server->peers, address, 16);
+
+    if (limiter_take(server->rates, address, 16, CONNECT_COST, clock_mono_us()) > 0)
+        return ERR_RATE_LIMITED;
+    if (peer != NULL && options->max_per_address > 0
+        && peer->connections >= options->max_per_address && !make_room(server, address))
+        return ERR_RATE_LIMITED;
+    if (server->counters.open >= options->max_connections && !make_room(server, NULL))
+        return ERR_UNAVAILABLE;
+    return ERR_NONE;
 }
 
 static struct bufferevent *wrap(struct http_server *server, evutil_socket_t fd)
@@ -458,27 +546,16 @@ static struct bufferevent *wrap(struct http_server *server, evutil_socket_t fd)
     return bev;
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
-                      int length, void *arg)
+static void conn_new(struct http_server *server, struct bufferevent *bev, const uint8_t key[16],
+                     const struct sockaddr *address, enum err_code beyond)
 {
-    struct http_server *server = arg;
-    struct timeval stuck = {.tv_sec = WRITE_S};
-    int one = 1;
-
-    (void)listener;
-    (void)length;
-    server->counters.connections++;
-    struct bufferevent *bev = make_room(server) ? wrap(server, fd) : NULL;
-    if (bev == NULL) {
-        server->counters.refused++;
-        evutil_closesocket(fd);
-        return;
-    }
-    /* Without it small answers wait 40 ms for an acknowledgement: 85x slower (measured). */
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    struct timeval stuck = {.tv_sec = server->options.times.write};
     struct http_conn *conn = mem_new(1, sizeof(*conn));
+
     conn->server = server;
     conn->bev = bev;
+    conn->beyond = beyond;
+    memcpy(conn->address, key, sizeof(conn->address));
     conn->timer = evtimer_new(server->options.base, on_timer, conn);
     conn->reap = evtimer_new(server->options.base, on_reap, conn);
     guard_init(&conn->guard);
@@ -489,12 +566,38 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         conn->next->prev = conn;
     server->conns = conn;
     server->counters.open++;
+    server->told += beyond != ERR_NONE;
+    peer_enter(server, key);
     conn_phase_set(conn, CONN_HEAD);
     bufferevent_setcb(bev, on_read, on_write, on_event, conn);
     bufferevent_setwatermark(bev, EV_READ, 0, READ_AHEAD);
     bufferevent_setwatermark(bev, EV_WRITE, HTTP_STREAM_ROOM / 2, 0);
     bufferevent_set_timeouts(bev, NULL, &stuck);
     bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                      int length, void *arg)
+{
+    struct http_server *server = arg;
+    uint8_t key[16];
+    int one = 1;
+
+    (void)listener;
+    (void)length;
+    address_key(address, key);
+    server->counters.connections++;
+    enum err_code beyond = admit(server, key);
+    server->counters.refused += beyond != ERR_NONE;
+    struct bufferevent *bev =
+        beyond == ERR_NONE || server->told < TOLD_MAX ? wrap(server, fd) : NULL;
+    if (bev == NULL) {
+        evutil_closesocket(fd);
+        return;
+    }
+    /* Without it small answers wait 40 ms for an acknowledgement: 85x slower (measured). */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    conn_new(server, bev, key, address, beyond);
 }
 
 static int split_bind(const char *bind, bool tls, char host[128], char port[8], struct err *err)
@@ -539,6 +642,16 @@ static void bound_url(const struct http_server *server, char *ret_url)
              six ? "[" : "", host, six ? "]" : "", port);
 }
 
+static void times_default(struct http_times *times)
+{
+    if (times->head == 0)
+        times->head = HEAD_S;
+    if (times->idle == 0)
+        times->idle = IDLE_S;
+    if (times->write == 0)
+        times->write = WRITE_S;
+}
+
 int http_server_new(const struct http_options *options, const char *bind, char *ret_url,
                     struct http_server **ret_server, struct err *err)
 {
@@ -557,16 +670,20 @@ int http_server_new(const struct http_options *options, const char *bind, char *
         return err_set_at(err, ERR_CONFIG_INVALID, "bind", "%s: %s", bind, gai_strerror(rc));
     struct http_server *server = mem_new(1, sizeof(*server));
     server->options = *options;
+    times_default(&server->options.times);
+    server->rates = limiter_new(options->rate_per_address);
+    map_init(&server->peers);
+    map_init(&server->calls);
     server->listener =
         evconnlistener_new_bind(options->base, on_accept, server,
                                 LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
                                 1024, found->ai_addr, (int)found->ai_addrlen);
     freeaddrinfo(found);
     if (server->listener == NULL) {
+        limiter_free(server->rates);
         free(server);
         return err_set(err, ERR_IO, "cannot listen on %s: %s", bind, strerror(errno));
     }
-    map_init(&server->calls);
     bound_url(server, ret_url);
     *ret_server = server;
     return 0;
@@ -583,7 +700,15 @@ void http_server_free(struct http_server *server)
         conn_free(conn);
     }
     map_fini(&server->calls);
+    map_fini(&server->peers);
+    limiter_free(server->rates);
     free(server);
+}
+
+void http_server_reload(struct http_server *server, SSL_CTX *tls, uint32_t max_connections)
+{
+    server->options.tls = tls;
+    server->options.max_connections = max_connections;
 }
 
 struct http_counters http_counters(const struct http_server *server)
@@ -637,6 +762,7 @@ static const char *status_text(int status)
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},
+        {501, "Not Implemented"},
         {503, "Service Unavailable"},
         {505, "HTTP Version Not Supported"},
         {507, "Insufficient Storage"},
@@ -655,6 +781,8 @@ void http_header(struct http_call *open, const char *name, const char *value)
 
     if (strcmp(name, "Cache-Control") == 0)
         call->no_store = false;
+    if (strcmp(name, "Retry-After") == 0)
+        call->retry_said = true;
     buf_printf(&call->headers, "%s: %s\r\n", name, value);
 }
 
@@ -675,6 +803,8 @@ static void write_head(struct http_call_private *call, int status, const char *t
         evbuffer_add_printf(out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n", type);
     if (call->no_store)
         evbuffer_add_printf(out, "Cache-Control: no-store\r\n");
+    if (conn->server->options.hsts)
+        evbuffer_add_printf(out, "Strict-Transport-Security: max-age=31536000\r\n");
     if (sized && status != 204 && status != 304)
         evbuffer_add_printf(out, "Content-Length: %llu\r\n", (unsigned long long)size);
     call->chunked = !sized && !conn->guard.minor_zero;
@@ -716,11 +846,15 @@ void http_problem(struct http_call *call, const struct err *err)
 {
     char *text = problem_format(err, &call->request);
     int status = problem_status(err->code);
+    char retry[16];
 
     if (status == 401)
         http_header(call, "WWW-Authenticate", "Bearer realm=\"sheaf\"");
-    if (err->code == ERR_UNAVAILABLE || err->code == ERR_RATE_LIMITED || err->code == ERR_DATABASE)
-        http_header(call, "Retry-After", "2");
+    if (err_info(err->code)->retryable && (status == 409 || status == 429 || status == 503)
+        && !private_of(call)->retry_said) {
+        snprintf(retry, sizeof(retry), "%u", TOLD_AFTER_S);
+        http_header(call, "Retry-After", retry);
+    }
     if (status == 500)
         log_error("http", "internal", "path=" LOG_Q " detail=" LOG_Q,
                   call->path != NULL ? call->path : "", err->text);
@@ -737,6 +871,16 @@ void http_problemf(struct http_call *call, enum err_code code, const char *forma
     vsnprintf(err.text, sizeof(err.text), format, args);
     va_end(args);
     http_problem(call, &err);
+}
+
+void http_too_many(struct http_call *call, const char *who, uint32_t retry_s)
+{
+    char seconds[16];
+
+    private_of(call)->conn->server->counters.limited++;
+    snprintf(seconds, sizeof(seconds), "%u", retry_s);
+    http_header(call, "Retry-After", seconds);
+    http_problemf(call, ERR_RATE_LIMITED, "too many requests of %s; again in %u s", who, retry_s);
 }
 
 void http_stream_begin(struct http_call *open, int status, const char *type, uint64_t size)

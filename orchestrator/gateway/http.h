@@ -56,10 +56,22 @@ struct http_call {
 
 #define HTTP_STREAM_ROOM ((size_t)256 << 10)
 
+/* Seconds; 0 = the default in braces. */
+struct http_times {
+    uint32_t head; /* {10} for a head, TLS handshake included; then 1 KiB/s of body, looked at after
+                      each such time */
+    uint32_t idle; /* {60} between two requests */
+    uint32_t write; /* {60} without a byte taken */
+};
+
 struct http_options {
     struct event_base *base;
     SSL_CTX *tls; /* NULL = plain text, for tests on loopback */
     uint32_t max_connections;
+    uint32_t max_per_address;  /* connections; 0 = as many as there are */
+    uint32_t rate_per_address; /* requests per second, a connection counting ten; 0 = no limit */
+    bool hsts;                 /* tell browsers to use HTTPS alone from now on */
+    struct http_times times;
     struct http_hooks hooks;
 };
 
@@ -67,11 +79,16 @@ struct http_options {
 int http_server_new(const struct http_options *options, const char *bind, char *ret_url,
                     struct http_server **ret_server, struct err *err) SHEAF_MUST_USE;
 void http_server_free(struct http_server *server);
+/* For connections to come; tls is kept by those that use it, and not taken from the caller. */
+void http_server_reload(struct http_server *server, SSL_CTX *tls, uint32_t max_connections);
 
 struct http_call *http_call_find(struct http_server *server, uint64_t id);
 const char *http_field(const struct http_call *call, const char *name);
 /* Value of a query parameter; NULL if absent. */
 const char *http_query(const struct http_call *call, const char *key);
+
+/* 429 with Retry-After: too many requests of `who`. Ends the call. */
+void http_too_many(struct http_call *call, const char *who, uint32_t retry_s);
 
 /* Adds a header to the answer to come. Values are ours or checked: no CR, LF. */
 void http_header(struct http_call *call, const char *name, const char *value);
@@ -98,7 +115,8 @@ bool http_is_streaming(const struct http_call *call);
 struct http_counters {
     uint64_t connections;
     uint64_t open;
-    uint64_t refused; /* beyond the cap */
+    uint64_t refused; /* connections beyond a cap, told so or not */
+    uint64_t limited; /* requests beyond the rate of their address or token */
     uint64_t framing; /* refused by the guard */
     uint64_t gone;    /* clients that left before their answer */
     uint64_t calls;

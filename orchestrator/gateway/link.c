@@ -63,7 +63,7 @@ int gateway_link_load(const char *path, struct gateway_link *ret_link, struct er
     json_t *file = NULL;
 
     buf_init(&text, YAML_MAX_BYTES);
-    int rc = fs_read(path, YAML_MAX_BYTES, &text, err);
+    int rc = fs_read_secret(path, YAML_MAX_BYTES, FS_GROUP_READS, &text, err);
     if (rc == 0)
         rc = yaml_read(text.data, text.length, &file, NULL, err);
     if (rc == 0)

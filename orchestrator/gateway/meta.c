@@ -11,6 +11,7 @@
 #include "orchestrator/gateway/follow.h"
 #include "orchestrator/gateway/metric.h"
 #include "orchestrator/gateway/problem.h"
+#include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/work.h"
 
 void api_healthz(struct gateway *gateway, struct http_call *call)
@@ -66,7 +67,7 @@ void api_error(struct gateway *gateway, struct http_call *call)
 void api_ca(struct gateway *gateway, struct http_call *call)
 {
     if (gateway->ca_pem == NULL)
-        http_problemf(call, ERR_NOT_FOUND, "this gateway uses a certificate of its operator's own");
+        http_problemf(call, ERR_NOT_FOUND, "this gateway serves no TLS");
     else
         http_reply(call, 200, "application/x-pem-file", gateway->ca_pem, strlen(gateway->ca_pem));
 }
@@ -95,6 +96,8 @@ static void metrics_http(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_http_connections", "gauge", "Connections open now.", http.open},
         {"sheaf_gateway_http_refused_total", "counter", "Connections beyond the cap.",
          http.refused},
+        {"sheaf_gateway_http_limited_total", "counter",
+         "Requests beyond the rate of their address or token.", http.limited},
         {"sheaf_gateway_http_framing_total", "counter", "Requests refused by the framing guard.",
          http.framing},
         {"sheaf_gateway_http_gone_total", "counter", "Clients that left before their answer ended.",
@@ -114,8 +117,13 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
     struct command_counters commands = command_counters(gateway->commands);
     struct bulk_counters bulk = bulk_counters(gateway->bulk);
     const struct sample samples[] = {
+        {"sheaf_gateway_config_reload_failed", "gauge",
+         "1 when the configuration read at the last SIGHUP was refused: the old one holds.",
+         gateway->reload_failed},
         {"sheaf_gateway_db_up", "gauge", "Database connections open.", db.up},
         {"sheaf_gateway_db_requests_total", "counter", "Requests to the database.", db.requests},
+        {"sheaf_gateway_db_shared_total", "counter",
+         "Requests answered by the execution of another.", db.shared},
         {"sheaf_gateway_db_failed_total", "counter", "Requests that failed.", db.failed},
         {"sheaf_gateway_db_queued", "gauge", "Requests waiting for a connection.", db.queued},
         {"sheaf_gateway_orchestrator_up", "gauge", "1 when the orchestrator answers.",
@@ -130,6 +138,8 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_bulk_keys", "gauge", "Keys that may connect to it.", bulk.keys},
         {"sheaf_gateway_bulk_handshakes_refused_total", "counter", "Foreign keys refused.",
          bulk.handshakes_refused},
+        {"sheaf_gateway_bulk_floods_total", "counter",
+         "Connections ended over a message that did not end.", bulk.floods},
         {"sheaf_gateway_log_pieces_total", "counter", "Log pieces stored.", bulk.pieces},
         {"sheaf_gateway_log_bytes_total", "counter", "Bytes of log pieces stored, compressed.",
          bulk.piece_bytes},
@@ -138,6 +148,10 @@ static void metrics_rest(struct gateway *gateway, struct buf *out)
         {"sheaf_gateway_file_bytes_in_total", "counter", "Bytes of outputs received.",
          bulk.file_bytes_in},
         {"sheaf_gateway_outputs_total", "counter", "Outputs stored.", bulk.outputs},
+        {"sheaf_gateway_retention_steps_total", "counter", "Batches of old log pieces deleted.",
+         retention_counters(gateway->retention).steps},
+        {"sheaf_gateway_retention_contents_total", "counter", "Old contents deleted.",
+         retention_counters(gateway->retention).contents},
         {"sheaf_gateway_bulk_refused_total", "counter", "Bulk messages refused.", bulk.refused},
         {"sheaf_gateway_content_free_bytes", "gauge", "Free bytes on the content store's disk.",
          content_free_bytes(gateway->content)},
@@ -255,5 +269,5 @@ void api_page(struct gateway *gateway, struct http_call *call)
         return;
     }
     db_args_init(&args, QUERY_SUMMARY);
-    db_run(gateway->db, &args, 1, on_summary, call->id, gateway);
+    db_ask(gateway->db, &db_sight_own, &args, 1, on_summary, call->id, gateway);
 }

@@ -1,7 +1,10 @@
 #include "orchestrator/gateway/problem.h"
 
+#include <string.h>
+
 #include "common/io/json.h"
 #include "common/pure/buf.h"
+#include "common/pure/utf8.h"
 
 int problem_status(enum err_code code)
 {
@@ -10,12 +13,15 @@ int problem_status(enum err_code code)
     return status != 0 ? status : 500;
 }
 
-/* A text that may not be UTF-8 (bytes of a peer): jansson refuses it, so say that instead. */
-static json_t *text_or_note(const char *text)
+static json_t *shown(const char *text)
 {
-    json_t *value = json_string(text);
+    struct buf out;
 
-    return value != NULL ? value : json_string("(not UTF-8)");
+    buf_init(&out, 0);
+    utf8_show(text, strlen(text), &out);
+    json_t *value = json_stringn(out.length > 0 ? out.data : "", out.length);
+    buf_fini(&out);
+    return value;
 }
 
 char *problem_explain(enum err_code code)
@@ -43,7 +49,7 @@ char *problem_format(const struct err *err, const struct uuid *request)
     json_object_set_new(problem, "type", json_sprintf(PROBLEM_BASE "%s", info->slug));
     json_object_set_new(problem, "title", json_string(info->title));
     json_object_set_new(problem, "status", json_integer(problem_status(err->code)));
-    json_object_set_new(problem, "detail", text_or_note(err->text));
+    json_object_set_new(problem, "detail", shown(err->text));
     json_object_set_new(problem, "instance", json_string(uuid_format(request, id)));
     json_object_set_new(problem, "code", json_string(info->slug));
     json_object_set_new(problem, "retryable", json_boolean(info->retryable));
@@ -51,8 +57,8 @@ char *problem_format(const struct err *err, const struct uuid *request)
     json_t *errors = json_array();
     if (err->pointer[0] != '\0') {
         json_t *one = json_object();
-        json_object_set_new(one, "pointer", text_or_note(err->pointer));
-        json_object_set_new(one, "detail", text_or_note(err->text));
+        json_object_set_new(one, "pointer", shown(err->pointer));
+        json_object_set_new(one, "detail", shown(err->text));
         json_array_append_new(errors, one);
     }
     json_object_set_new(problem, "errors", errors);

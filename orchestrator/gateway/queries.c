@@ -11,7 +11,7 @@
     " 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 /* micro-units → decimal text with two to six places, as money_format writes it. */
 #define MONEY(c) \
-    "regexp_replace(to_char((" c ")::numeric / 1000000, 'FM999999999999990.000000'), '0{1,4}$', '')"
+    "to_char((" c ")::numeric / 1000000, 'FM999999999999990.009999')"
 #define BITS2(c, a, b) \
     "to_json(array_remove(array[" \
     "case when " c " & 1 <> 0 then '" a "' end, case when " c " & 2 <> 0 then '" b "' end], null))"
@@ -23,16 +23,16 @@
     "case when " c " & 16 <> 0 then 'paused' end], null))"
 
 /*
- * {"items": […], "next_cursor": …} over rows (k bigint, j json), read one row beyond the limit. The
- * cursor is the last key in hex behind a letter: opaque to clients, harmless if made up.
+ * Text over rows (k bigint, j json), read one row beyond the limit: the last k in hex if there is
+ * more, a space, the list of j. The answer is made from it in api.c, which knows how to seal a cursor.
  */
 #define PAGE(rows, order, limit) \
     "(with page as (" rows " order by k " order " limit " limit "::bigint + 1)," \
     " counted as (select k, j, row_number() over (order by k " order ") as n from page)" \
-    " select json_build_object('items'," \
-    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json)," \
-    " 'next_cursor', case when count(*) > " limit "::bigint then" \
-    " 'c' || to_hex(max(k) filter (where n = " limit "::bigint)) end)::text from counted)"
+    " select concat(case when count(*) > " limit "::bigint then" \
+    " to_hex(max(k) filter (where n = " limit "::bigint)) end, ' '," \
+    " coalesce(json_agg(j order by n) filter (where n <= " limit "::bigint), '[]'::json))" \
+    " from counted)"
 
 #define FINAL_STATES "('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
 
@@ -40,12 +40,12 @@
     "'id', j.uid, 'name', j.name, 'project', p.name, 'state', j.state," \
     " 'conditions', " BITS2("j.conditions", "degraded", "budget-low") "," \
     " 'reason', j.reason," \
-    " 'reason_text', " reasons "::jsonb -> j.reason::text ->> 0," \
-    " 'hint', " reasons "::jsonb -> j.reason::text ->> 1," \
+    " 'reason_text', (select " reasons "::jsonb) -> j.reason::text ->> 0," \
+    " 'hint', (select " reasons "::jsonb) -> j.reason::text ->> 1," \
     " 'class', nullif(j.class, 'none'), 'detail', nullif(j.detail, '')," \
-    " 'nodes', coalesce((j.spec::json ->> 'nodes')::bigint, 1)," \
-    " 'gpus_per_node', coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1)," \
-    " 'priority', (j.spec::json ->> 'priority')::bigint," \
+    " 'nodes', coalesce(s.nodes, 1)," \
+    " 'gpus_per_node', coalesce((s.resources #>> '{gpu,count}')::bigint, 1)," \
+    " 'priority', s.priority," \
     " 'created_at', " TIME("j.created_us") ", 'state_since', " TIME("j.state_us") "," \
     " 'ended_at', " TIME("j.ended_us") "," \
     " 'exit_code', case when j.state in " FINAL_STATES " then j.exit_code end," \
@@ -54,33 +54,38 @@
     " 'hold', " MONEY("(select coalesce(sum(h.amount), 0) from transfer h" \
     " where h.job = j.id and h.kind = 'hold')") "," \
     " 'held', " MONEY("j.held") ", 'charged', " MONEY("j.charged") "," \
-    " 'currency', j.spec::json #>> '{budget,currency}'"
+    " 'currency', s.budget ->> 'currency'"
 
-#define JOB_FROM \
-    " from job j join project p on p.id = j.project left join attempt a on a.id = j.attempt "
+/* The job file is read once per row, whatever is wanted of it. */
+#define JOB_JOINS \
+    " join project p on p.id = j.project left join attempt a on a.id = j.attempt" \
+    " cross join lateral json_to_record(j.spec::json)" \
+    " as s(nodes bigint, priority bigint, resources json, budget json) "
+#define JOB_FROM " from job j" JOB_JOINS
 
 #define JOB_RANKS(reasons) \
     "(select coalesce(json_agg(json_build_object('rank', r.rank, 'node', n.uid," \
     " 'node_name', n.name, 'region', n.region, 'country', n.country, 'state', r.state," \
     " 'exit_code', case when r.state in ('exited', 'done') then r.exit_code end," \
-    " 'reason', r.reason, 'reason_text', " reasons "::jsonb -> r.reason::text ->> 0," \
+    " 'reason', r.reason, 'reason_text', (select " reasons "::jsonb) -> r.reason::text ->> 0," \
     " 'detail', nullif(r.detail, ''), 'address', n.address, 'port', nullif(r.port, 0))" \
     " order by r.rank), '[]'::json)" \
     " from gang_rank r join node n on n.id = r.node where r.attempt = j.attempt)"
 
 /* Pairs of the placed gang from the link table, the worst first; bounded like why. */
 #define JOB_PAIRS \
-    "(select coalesce(json_agg(json_build_object('a', q.a, 'b', q.b, 'rtt_us', q.rtt)), '[]'::json)" \
+    "case when (j.spec::json ->> 'nodes')::bigint > 1 then" \
+    " (select coalesce(json_agg(json_build_object('a', q.a, 'b', q.b, 'rtt_us', q.rtt)), '[]'::json)" \
     " from (select na.name as a, nb.name as b, l.rtt_p95_us as rtt" \
     " from gang_rank ra join gang_rank rb on rb.attempt = ra.attempt and ra.node < rb.node" \
     " join link l on l.a = ra.node and l.b = rb.node" \
     " join node na on na.id = ra.node join node nb on nb.id = rb.node" \
-    " where ra.attempt = j.attempt order by l.rtt_p95_us desc, l.a, l.b limit 120) q)"
+    " where ra.attempt = j.attempt order by l.rtt_p95_us desc, l.a, l.b limit 120) q) else '[]'::json end"
 
 #define EVENT_JSON(reasons) \
     "json_build_object('id', e.id, 'at', " TIME("e.at_us") ", 'from', e.from_state," \
     " 'to', e.to_state, 'reason', e.reason," \
-    " 'reason_text', " reasons "::jsonb -> e.reason::text ->> 0," \
+    " 'reason_text', (select " reasons "::jsonb) -> e.reason::text ->> 0," \
     " 'actor', e.actor, 'detail', nullif(e.detail, ''), 'attempt', ea.uid)"
 
 #define NODE_DEVICES \
@@ -92,11 +97,11 @@
     " 'driver', d.driver) order by d.ordinal), '[]'::json) from device d where d.node = n.id)"
 
 #define NODE_LEASES \
-    "(select coalesce(json_agg(json_build_object('id', l.uid, 'job', lj.uid, 'attempt', la.uid," \
+    "(select coalesce(json_agg(json_build_object('id', l.uid, 'job', s.job, 'attempt', s.attempt," \
     " 'rank', lr.rank, 'price_per_hour', " MONEY("l.price") ", 'granted_at', " TIME("l.granted_us") "," \
     " 'from', " TIME("l.meter_from_us") ", 'billed_ms', l.billed_ms, 'earned', " MONEY("l.earned") ")" \
-    " order by l.id), '[]'::json) from lease l join attempt la on la.id = l.attempt" \
-    " join job lj on lj.id = la.job join gang_rank lr on lr.id = l.rank" \
+    " order by l.id), '[]'::json) from lease l cross join lease_serves(l.attempt) s" \
+    " join gang_rank lr on lr.id = l.rank" \
     " where l.node = n.id and l.ended_us is null)"
 
 /* `mine`: address, leases and earnings are the owner's and the operator's to see. */
@@ -127,6 +132,13 @@
 
 #define SEES_JOB "($1::boolean or j.project = $2::bigint)"
 
+/* Either half has an index for what it sees; a condition that is true for one caller has none. */
+#define JOBS_PAGE(sees) \
+    "(select x.* from job x where " sees " and ($5::bigint is null or x.id < $5::bigint)" \
+    " and ($6::text is null or x.state = $6::text" \
+    " or ($6::text = 'live' and x.state not in " FINAL_STATES "))" \
+    " and ($7::text is null or x.name = $7::text) order by x.id desc limit $4::bigint + 1)"
+
 /* -- the table ------------------------------------------------------------------------------ */
 
 static const struct query queries[QUERY_COUNT] = {
@@ -134,11 +146,9 @@ static const struct query queries[QUERY_COUNT] = {
 
     [QUERY_JOBS] = {"jobs",
         "select " PAGE(
-        "select j.id as k, json_build_object(" JOB_FIELDS("$3") ") as j" JOB_FROM
-        "where " SEES_JOB " and ($5::bigint is null or j.id < $5::bigint)"
-        " and ($6::text is null or j.state = $6::text"
-        " or ($6::text = 'live' and j.state not in " FINAL_STATES "))"
-        " and ($7::text is null or j.name = $7::text)",
+        "select j.id as k, json_build_object(" JOB_FIELDS("$3") ") as j from ("
+        JOBS_PAGE("$1::boolean") " union all "
+        JOBS_PAGE("not $1::boolean and x.project = $2::bigint") ") j" JOB_JOINS,
         "desc", "$4"),
         {PARAM_ALL, PARAM_PROJECT, PARAM_REASONS, PARAM_LIMIT, PARAM_CURSOR, PARAM_STATE,
          PARAM_NAME}},
@@ -271,11 +281,11 @@ static const struct query queries[QUERY_COUNT] = {
         "select " PAGE(
         "select x.id as k, json_build_object('id', x.id, 'kind', x.kind,"
         " 'direction', case when x.credit = c.id then 'in' else 'out' end,"
-        " 'amount', " MONEY("x.amount") ", 'asset', x.asset, 'other', o.purpose,"
-        " 'job', (select uid from job where id = x.job), 'at', " TIME("x.at_us") ","
+        " 'amount', " MONEY("x.amount") ", 'asset', x.asset,"
+        " 'other', purpose_of(case when x.credit = c.id then x.debit else x.credit end),"
+        " 'job', job_uid(x.job), 'at', " TIME("x.at_us") ","
         " 'memo', nullif(x.memo, ''), 'hash', encode(x.hash, 'hex')) as j"
-        " from transfer x join account o"
-        " on o.id = case when x.credit = c.id then x.debit else x.credit end"
+        " from transfer x"
         " where (x.debit = c.id or x.credit = c.id)"
         " and ($6::bigint is null or x.id < $6::bigint)", "desc", "$5")
         " from account c where c.uid = $4::uuid"
@@ -339,6 +349,13 @@ static const struct query queries[QUERY_COUNT] = {
         " 'leased', (select count(*) from lease_slot where live))::text",
         {PARAM_END}},
 
+    /* Of the session: db.c says it again whenever the next request has another, or one failed. */
+    [QUERY_SIGHT] = {"sight",
+        "select set_config('sheaf.sees_all', $1::text, false),"
+        " set_config('sheaf.project', $2::text, false),"
+        " set_config('sheaf.provider', $3::text, false)",
+        {0}},
+
     [QUERY_AUTH] = {"auth",
         "select t.id, t.project, t.provider, t.role, t.scopes, t.expires_us, p.name, v.name, t.uid"
         " from token t left join project p on p.id = t.project"
@@ -363,8 +380,10 @@ static const struct query queries[QUERY_COUNT] = {
         " a.state = 'ended' or a.id <> j.attempt,"
         " coalesce((j.spec::json ->> 'nodes')::bigint, 1),"
         " coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1),"
-        " coalesce(j.spec::json ->> 'launch', 'node') from job j"
-        " left join lateral (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
+        " coalesce(j.spec::json ->> 'launch', 'node'),"
+        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job))"
+        " from job j left join lateral"
+        " (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
         " order by x.epoch limit 1) a on true where " SEES_JOB " and j.uid = $3::uuid",
         {0}},
 
@@ -381,6 +400,21 @@ static const struct query queries[QUERY_COUNT] = {
         "insert into log_piece (day, attempt, rank, stream, seq, at_us, raw_size, last, data)"
         " values ($1::integer, $2::uuid, $3::integer, $4::smallint, $5::bigint, $6::bigint,"
         " $7::integer, $8::boolean, $9::bytea) on conflict do nothing",
+        {0}},
+
+    [QUERY_RETENTION_STEP] = {"retention_step",
+        "select retention_step($1::bigint, $2::integer)",
+        {0}},
+
+    /* The states are those of the index job_live. */
+    [QUERY_CONTENT_NEEDED] = {"content_needed",
+        "select h from unnest($1::text[]) h where exists (select from job_output o"
+        " join job j on j.id = o.job cross join retention r where o.sha256 = decode(h, 'hex')"
+        " and (j.ended_us is null or (j.ended_us, j.id) > (r.swept_us, r.swept_job)))"
+        " union select f ->> 'sha256' from job j cross join lateral jsonb_array_elements("
+        "coalesce(j.spec::jsonb -> 'files', '[]'::jsonb)) f where j.state not in"
+        " ('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
+        " and f ->> 'sha256' = any($1::text[])",
         {0}},
 
     [QUERY_OUTPUT_FILE] = {"output_file",
@@ -430,4 +464,9 @@ const struct query *query_get(enum query_id id)
 {
     BUG_ON(id >= QUERY_COUNT);
     return &queries[id];
+}
+
+bool query_reads(enum query_id id)
+{
+    return id != QUERY_LOG_INSERT;
 }

@@ -7,6 +7,7 @@
  * Every one of them filters by what the caller may see: PARAM_ALL, or the caller's own project or
  * provider.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 enum query_param {
@@ -50,6 +51,7 @@ enum query_id {
     QUERY_WHOAMI,
     QUERY_SUMMARY,
     /* -- for ourselves: columns as said beside them ------------------------------------------ */
+    QUERY_SIGHT,        /* $1 't' or '' $2 project or '' $3 provider or '': before a request */
     QUERY_AUTH,         /* $1 hash → id, project, provider, role, scopes, expires, project name */
     QUERY_TERM,         /* → term */
     QUERY_NODE_KEYS,    /* → curve_key (hex) of every node that is not gone */
@@ -57,7 +59,9 @@ enum query_id {
     QUERY_LOG_JOB,  /* $1 all $2 project $3 job $4 epoch → state, epoch, uid, day, over, … */
     QUERY_LOG_PAGE, /* $1 day $2 attempt $3 ranks $4 streams $5 next seqs $6 limit */
     QUERY_LOG_INSERT,
-    QUERY_OUTPUT_FILE, /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
+    QUERY_RETENTION_STEP, /* $1 cut $2 pieces → how much was done; 0 = nothing is over */
+    QUERY_CONTENT_NEEDED, /* $1 hashes (hex) → those that have to stay */
+    QUERY_OUTPUT_FILE,    /* $1 all $2 project $3 job $4 rank $5 path → sha256 (hex), size */
     QUERY_CONTENT_HAS, /* $1 project name or null $2 caller's $3 sha256 → project, size or null */
     QUERY_BULK_RANK,   /* $1 attempt $2 curve key → what a node may do for an attempt */
     QUERY_BULK_FETCH,  /* $1 attempt $2 curve key $3 sha256 (hex) → 1 when it may have it */
@@ -70,6 +74,9 @@ struct query {
     const char *sql;
     uint8_t params[QUERY_MAX_PARAMS]; /* answers: enum query_param, in order of $1… */
 };
+
+/* Changes nothing: one execution may answer several who ask the same. */
+bool query_reads(enum query_id id);
 
 const struct query *query_get(enum query_id id);
 

@@ -5,6 +5,26 @@
 #include <string.h>
 
 #include "common/pure/mem.h"
+#include "orchestrator/core/row.h"
+
+const char *route_scope_name(const struct route *route)
+{
+    if ((route->flags & ROUTE_SECRET) != 0)
+        return "join secret";
+    if (route->scope == 0)
+        return "public";
+    return route->scope == ROUTE_ANY_TOKEN ? "any token" : scope_name(route->scope);
+}
+
+const char *route_owner_name(enum route_owner owner)
+{
+    static const char *const names[] = {
+        [OWNER_POOL] = "pool",   [OWNER_PROJECT] = "project",   [OWNER_PROVIDER] = "provider",
+        [OWNER_PARTY] = "party", [OWNER_HARDWARE] = "hardware", [OWNER_CALLER] = "caller",
+    };
+
+    return names[owner];
+}
 
 /* One segment of pattern against one of path. Both end at '/' or the end. */
 static bool segment_matches(const char *pattern, size_t pattern_length, const char *path,
@@ -62,8 +82,9 @@ const struct route *route_match(const struct route *table, const char *method, c
             take_params(route->pattern, path, ret_params);
             return route;
         }
-        length += (size_t)snprintf(ret_allow + length, 64 - length, "%s%s", length > 0 ? ", " : "",
-                                   route->method);
+        length +=
+            (size_t)snprintf(ret_allow + length, 64 - length, "%s%s%s", length > 0 ? ", " : "",
+                             route->method, strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
         BUG_ON(length >= 64);
     }
     return NULL;

@@ -17,6 +17,17 @@ enum route_flag {
     ROUTE_KEYED = 1u << 0,   /* Idempotency-Key is required */
     ROUTE_TOKENS = 1u << 1,  /* changes tokens: forget what we know of them */
     ROUTE_WRAPPED = 1u << 2, /* the reply's own JSON is part of the answer, not all of it */
+    ROUTE_SECRET = 1u << 3,  /* public but for the join secret, which its handler checks */
+};
+
+/* Whose the objects of a row are. Operators reach all of them; auditors see all of them. */
+enum route_owner {
+    OWNER_POOL,     /* nobody's in particular: who has the scope, has it whole */
+    OWNER_PROJECT,  /* the caller's project's */
+    OWNER_PROVIDER, /* the caller's provider's */
+    OWNER_PARTY,    /* either's */
+    OWNER_HARDWARE, /* the caller's provider's; who is no provider sees all of it */
+    OWNER_CALLER,   /* the caller itself */
 };
 
 /* Any valid token; beside the bits of enum scope. 0 = public. */
@@ -26,6 +37,7 @@ struct route {
     const char *method;  /* NULL ends a table */
     const char *pattern; /* "/api/v1/jobs/{id}": {id} is a UUID, other {…} one segment each */
     uint32_t scope;
+    enum route_owner owner;
     uint32_t flags;
     void (*handle)(struct gateway *gateway, struct http_call *call);
     enum query_id query; /* answers, or re-reads what a command made */
@@ -40,6 +52,10 @@ struct route {
 
 /* The one table of everything served. */
 extern const struct route gateway_routes[];
+
+/* "jobs:read", "any token", "join secret" or "public"; "project", "pool", …. */
+const char *route_scope_name(const struct route *route);
+const char *route_owner_name(enum route_owner owner);
 
 /*
  * Row for method and path, and the path's parameters (malloc'd, HTTP_MAX_PARAMS slots). NULL with

@@ -12,6 +12,7 @@
 
 #include "common/io/fs.h"
 #include "common/pure/buf.h"
+#include "common/pure/mem.h"
 
 #define CA_DAYS     3650
 #define SERVER_DAYS 397 /* what browsers accept at most */
@@ -27,6 +28,15 @@ static int ssl_error(struct err *err, enum err_code code, const char *what)
         ERR_error_string_n(number, text, sizeof(text));
     ERR_clear_error();
     return err_set(err, code, "%s: %s", what, text);
+}
+
+/* A file of the operator's, by the option that named it. */
+static int option_error(struct err *err, const char *option, const char *path)
+{
+    struct err why = {0};
+
+    (void)ssl_error(&why, ERR_CONFIG_INVALID, path);
+    return err_set_at(err, ERR_CONFIG_INVALID, option, "%s", why.text);
 }
 
 /* -- files ---------------------------------------------------------------------------------- */
@@ -66,7 +76,7 @@ static int load(const char *key_path, EVP_PKEY **ret_key, const char *cert_path,
     *ret_key = NULL;
     *ret_cert = NULL;
     buf_init(&text, PEM_MAX);
-    int rc = fs_read(key_path, PEM_MAX, &text, err);
+    int rc = fs_read_secret(key_path, PEM_MAX, FS_OWNER_ALONE, &text, err);
     if (rc == 0) {
         bio = BIO_new_mem_buf(text.data, (int)text.length);
         *ret_key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
@@ -345,25 +355,53 @@ int tls_local(const char *state, const struct tls_names *names, SSL_CTX **ret_co
     return 0;
 }
 
-int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
+static int pem_of(X509 *cert, char **ret_pem, struct err *err)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *data = NULL;
+    int rc = 0;
+
+    if (bio == NULL || PEM_write_bio_X509(bio, cert) != 1)
+        rc = ssl_error(err, ERR_INTERNAL, "cannot write a certificate");
+    if (rc == 0) {
+        long length = BIO_get_mem_data(bio, &data);
+        *ret_pem = mem_dup(data, (size_t)length);
+    }
+    BIO_free(bio);
+    return rc;
+}
+
+int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret_pem,
             uint8_t ret_fingerprint[SHA256_SIZE], struct err *err)
 {
     SSL_CTX *context = context_new();
     STACK_OF(X509) *chain = NULL;
+    struct buf text;
 
+    buf_init(&text, PEM_MAX);
+    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, err);
+    if (text.data != NULL)
+        OPENSSL_cleanse(text.data, text.length);
+    buf_fini(&text);
+    if (rc != 0) {
+        SSL_CTX_free(context);
+        return rc;
+    }
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, cert) != 1) {
         SSL_CTX_free(context);
-        return ssl_error(err, ERR_CONFIG_INVALID, cert);
+        return option_error(err, "tls-cert", cert);
     }
     if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1
         || SSL_CTX_check_private_key(context) != 1) {
         SSL_CTX_free(context);
-        return ssl_error(err, ERR_CONFIG_INVALID, key);
+        return option_error(err, "tls-key", key);
     }
     (void)SSL_CTX_get0_chain_certs(context, &chain);
-    const X509 *last = sk_X509_num(chain) > 0 ? sk_X509_value(chain, sk_X509_num(chain) - 1)
-                                              : SSL_CTX_get0_certificate(context);
-    int rc = fingerprint(last, ret_fingerprint, err);
+    X509 *last = sk_X509_num(chain) > 0 ? sk_X509_value(chain, sk_X509_num(chain) - 1)
+                                        : SSL_CTX_get0_certificate(context);
+    rc = fingerprint(last, ret_fingerprint, err);
+    if (rc == 0)
+        rc = pem_of(last, ret_pem, err);
     if (rc != 0)
         SSL_CTX_free(context);
     else

@@ -26,8 +26,11 @@ struct tls_names {
 int tls_local(const char *state, const struct tls_names *names, SSL_CTX **ret_context,
               char ret_ca_path[512], uint8_t ret_fingerprint[SHA256_SIZE],
               struct err *err) SHEAF_MUST_USE;
-/* The operator's certificate chain and key. The fingerprint is that of the chain's last. */
-int tls_own(const char *cert, const char *key, SSL_CTX **ret_context,
+/*
+ * The operator's certificate chain and key. Fingerprint and PEM form (the caller frees) are those
+ * of the chain's last: what clients and workers pin.
+ */
+int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret_pem,
             uint8_t ret_fingerprint[SHA256_SIZE], struct err *err) SHEAF_MUST_USE;
 
 #endif

@@ -38,7 +38,7 @@ static int ask_content(struct gateway *gateway, struct http_call *call, const ch
         db_add_null(&args);
     db_add_bytes(&args, sha256, SHA256_SIZE);
     db_add_text(&args, caller_sees_all(caller) ? "t" : "f");
-    db_run(gateway->db, &args, 1, on_done, call->id, gateway);
+    api_ask(gateway, call, &args, on_done, gateway);
     return 0;
 }
 
@@ -85,6 +85,31 @@ static int upload_read(const struct http_call *call, const char *sha256, const j
     struct upload *kept = mem_new(1, sizeof(*kept));
     *kept = upload;
     *ret_upload = kept;
+    return 0;
+}
+
+/* What begins and what commits an upload says the same. *ret_body is to be released either way. */
+static int upload_body(struct http_call *call, json_t **ret_body, struct err *err)
+{
+    static const char *const fields[] = {"sha256", "size", "project", NULL};
+    int rc = api_body(call, ret_body, err);
+
+    return rc == 0 ? api_only_fields(*ret_body, fields, err) : rc;
+}
+
+/* Reads the upload and asks the database about it; `on_done` goes on. */
+static int upload_ask(struct gateway *gateway, struct http_call *call, const char *sha256,
+                      const json_t *body, db_on_done_f on_done, struct err *err)
+{
+    struct upload *upload = NULL;
+    int rc = upload_read(call, sha256, body, &upload, err);
+
+    if (rc != 0)
+        return rc;
+    call->state = upload;
+    call->on_end = state_free;
+    if (ask_content(gateway, call, upload->project, upload->key.sha256, on_done) != 0)
+        return err_set(err, ERR_NOT_FOUND, "no such project");
     return 0;
 }
 
@@ -141,6 +166,7 @@ static void on_begin(const struct err *err, PGresult *const *results, uint32_t c
     if (!PQgetisnull(results[0], 0, 1)
         && content_has(gateway->content, upload->key.sha256, &size)) {
         upload->key.size = size;
+        content_use(gateway->content, upload->key.sha256);
         api_json(call, 200, upload_json(&upload->key, parts, 0, true));
         return;
     }
@@ -152,25 +178,15 @@ static void on_begin(const struct err *err, PGresult *const *results, uint32_t c
 
 void api_upload_begin(struct gateway *gateway, struct http_call *call)
 {
-    static const char *const fields[] = {"sha256", "size", "project", NULL};
-    struct upload *upload = NULL;
-    json_t *body = NULL;
     struct err err = {0};
-    int rc = api_body(call, &body, &err);
+    json_t *body = NULL;
+    int rc = upload_body(call, &body, &err);
 
     if (rc == 0)
-        rc = api_only_fields(body, fields, &err);
-    if (rc == 0)
-        rc = upload_read(call, json_text(body, "sha256"), body, &upload, &err);
-    json_decref(body);
-    if (rc != 0) {
+        rc = upload_ask(gateway, call, json_text(body, "sha256"), body, on_begin, &err);
+    if (rc != 0)
         http_problem(call, &err);
-        return;
-    }
-    call->state = upload;
-    call->on_end = state_free;
-    if (ask_content(gateway, call, upload->project, upload->key.sha256, on_begin) != 0)
-        http_problemf(call, ERR_NOT_FOUND, "no such project");
+    json_decref(body);
 }
 
 /* -- parts ---------------------------------------------------------------------------------- */
@@ -283,6 +299,7 @@ static void on_commit_known(const struct err *err, PGresult *const *results, uin
     /* Committed before, and the answer got lost: the same again. */
     if (!PQgetisnull(results[0], 0, 1) && content_has(gateway->content, upload->key.sha256, &size)
         && size == upload->key.size) {
+        content_use(gateway->content, upload->key.sha256);
         add_content(gateway, call);
         return;
     }
@@ -297,37 +314,33 @@ static void on_commit_known(const struct err *err, PGresult *const *results, uin
     }
 }
 
-/* The size is in the body again, so that a commit needs nothing remembered. */
+/* The size is in the body again, so that a commit needs nothing remembered; else the store knows.
+ */
+static void size_known(struct gateway *gateway, struct http_call *call, json_t *body)
+{
+    const char *hex = call->param[0];
+    struct content_key key = {.size = 0};
+
+    key_owner(&key, call_caller(call)->project_name);
+    if (strlen(hex) == 64 && hex_parse(hex, SHA256_SIZE, key.sha256) == 0
+        && (content_upload_size(gateway->content, &key)
+            || content_has(gateway->content, key.sha256, &key.size)))
+        json_object_set_new(body, "size", json_integer((json_int_t)key.size));
+}
+
 void api_upload_commit(struct gateway *gateway, struct http_call *call)
 {
-    static const char *const fields[] = {"sha256", "size", "project", NULL};
-    struct upload *upload = NULL;
-    json_t *body = NULL;
     struct err err = {0};
-    int rc = api_body(call, &body, &err);
+    json_t *body = NULL;
+    int rc = upload_body(call, &body, &err);
 
+    if (rc == 0 && json_object_get(body, "size") == NULL)
+        size_known(gateway, call, body);
     if (rc == 0)
-        rc = api_only_fields(body, fields, &err);
-    if (rc == 0 && json_object_get(body, "size") == NULL) {
-        char *hex = call->param[0];
-        struct content_key key = {.size = 0};
-        key_owner(&key, call_caller(call)->project_name);
-        if (strlen(hex) == 64 && hex_parse(hex, SHA256_SIZE, key.sha256) == 0
-            && (content_upload_size(gateway->content, &key)
-                || content_has(gateway->content, key.sha256, &key.size)))
-            json_object_set_new(body, "size", json_integer((json_int_t)key.size));
-    }
-    if (rc == 0)
-        rc = upload_read(call, call->param[0], body, &upload, &err);
-    json_decref(body);
-    if (rc != 0) {
+        rc = upload_ask(gateway, call, call->param[0], body, on_commit_known, &err);
+    if (rc != 0)
         http_problem(call, &err);
-        return;
-    }
-    call->state = upload;
-    call->on_end = state_free;
-    if (ask_content(gateway, call, upload->project, upload->key.sha256, on_commit_known) != 0)
-        http_problemf(call, ERR_NOT_FOUND, "no such project");
+    json_decref(body);
 }
 
 /* -- outputs -------------------------------------------------------------------------------- */
@@ -412,6 +425,9 @@ static void download_begin(struct gateway *gateway, struct http_call *call, cons
 
     if (hex_parse(hex, SHA256_SIZE, sha256) != 0
         || content_open(gateway->content, sha256, &fd, &size, &err) != 0) {
+        if (err.code == ERR_NOT_FOUND) /* it was here when the row was written */
+            (void)err_set(&err, ERR_NOT_FOUND,
+                          "the output was deleted: its time is over (sheaf-gateway --retention)");
         http_problem(call, &err);
         return;
     }
@@ -478,5 +494,5 @@ void api_output(struct gateway *gateway, struct http_call *call)
     db_add_bytes(&args, job.bytes, sizeof(job.bytes));
     db_add_int(&args, (int64_t)value);
     db_add_text(&args, path);
-    db_run(gateway->db, &args, 1, on_output, call->id, gateway);
+    api_ask(gateway, call, &args, on_output, gateway);
 }

@@ -147,46 +147,133 @@ static bool send_fence(struct store *store)
     return send_values(store, STATEMENT_FENCE, 2, &params);
 }
 
-static bool send_row(struct store *store, const struct row *row)
-{
-    struct column_params params;
-    uint8_t prev[SHA256_SIZE];
-    uint8_t hash[SHA256_SIZE];
-    char name[STATEMENT_TEXT];
-    int count = (int)columns_of(row->kind).count;
+/* The parameters of one statement of several rows, which borrows them. */
+struct values {
+    const char *value[STATEMENT_ROWS * (COLUMN_MAX + 2)];
+    int length[STATEMENT_ROWS * (COLUMN_MAX + 2)];
+    int format[STATEMENT_ROWS * (COLUMN_MAX + 2)];
+    int count;
+};
 
-    columns_encode(row, &params);
-    if (row->kind == ROW_TRANSFER) {
-        chain_add(&store->next.chain, &row->transfer, prev, hash);
-        set_bytes(&params, count++, prev, sizeof(prev));
-        set_bytes(&params, count++, hash, sizeof(hash));
+static void values_add(struct values *values, const struct column_params *params, int count)
+{
+    for (int i = 0; i < count; i++) {
+        values->value[values->count] = params->value[i];
+        values->length[values->count] = params->length[i];
+        values->format[values->count++] = params->format[i];
     }
-    bool good = send_values(store, statement_write_name(row->kind, name), count, &params);
-    column_params_fini(&params);
+}
+
+static bool values_send(struct store *store, const char *name, const struct values *values)
+{
+    return PQsendQueryPrepared(store->connection, name, values->count, values->value,
+                               values->length, values->format, 0)
+           == 1;
+}
+
+/* Rows of one kind, at most statement_rows() of them. */
+static bool send_rows(struct store *store, const struct row *const *rows, uint32_t count)
+{
+    enum row_kind kind = rows[0]->kind;
+    struct column_params params[STATEMENT_ROWS];
+    uint8_t hashes[STATEMENT_ROWS][2][SHA256_SIZE];
+    struct values values = {.count = 0};
+    char name[STATEMENT_TEXT];
+
+    for (uint32_t i = 0; i < count; i++) {
+        int width = (int)columns_of(kind).count;
+        columns_encode(rows[i], &params[i]);
+        if (kind == ROW_TRANSFER) {
+            chain_add(&store->next.chain, &rows[i]->transfer, hashes[i][0], hashes[i][1]);
+            set_bytes(&params[i], width++, hashes[i][0], SHA256_SIZE);
+            set_bytes(&params[i], width++, hashes[i][1], SHA256_SIZE);
+        }
+        values_add(&values, &params[i], width);
+    }
+    bool good = values_send(store, statement_write_name(kind, count, name), &values);
+    for (uint32_t i = 0; i < count; i++)
+        column_params_fini(&params[i]);
     return good;
 }
 
-static bool send_change(struct store *store, const struct change_target *target)
+static bool send_all_rows(struct store *store, const struct batch_plan *plan)
 {
-    struct column_params params;
+    bool good = true;
 
-    set_u64(&params, 0, ++store->next.change_seq);
-    set_u64(&params, 1, store->next.batch);
-    set_u64(&params, 2, target->id);
-    return send_values(store, target->statement, 3, &params);
+    for (uint32_t i = 0; good && i < plan->row_count;) {
+        enum row_kind kind = plan->rows[i]->kind;
+        uint32_t count = 1;
+        while (i + count < plan->row_count && plan->rows[i + count]->kind == kind
+               && count < statement_rows(kind))
+            count++;
+        good = send_rows(store, plan->rows + i, count);
+        i += count;
+    }
+    return good;
 }
 
-static bool send_journal(struct store *store, const struct journal_entry *entry)
+/* Changes of one statement, at most STATEMENT_ROWS of them. */
+static bool send_changes(struct store *store, const struct change_target *targets, uint32_t count)
 {
-    const char *kind = entry->kind < EV_KIND_COUNT ? event_kind_name(entry->kind) : "schedule";
-    struct column_params params;
+    struct column_params params[STATEMENT_ROWS];
+    struct values values = {.count = 0};
+    char name[STATEMENT_TEXT];
 
-    set_u64(&params, 0, ++store->next.journal_seq);
-    set_u64(&params, 1, (uint64_t)entry->now_us);
-    set_bytes(&params, 2, kind, strlen(kind));
-    set_u64(&params, 3, entry->policy_version);
-    set_bytes(&params, 4, entry->bytes, entry->bytes_length);
-    return send_values(store, STATEMENT_JOURNAL, 5, &params);
+    for (uint32_t i = 0; i < count; i++) {
+        set_u64(&params[i], 0, ++store->next.change_seq);
+        set_u64(&params[i], 1, store->next.batch);
+        set_u64(&params[i], 2, targets[i].id);
+        values_add(&values, &params[i], 3);
+    }
+    return values_send(store, statement_name(targets[0].statement, count, name), &values);
+}
+
+static bool send_all_changes(struct store *store, const struct batch_plan *plan)
+{
+    bool good = true;
+
+    for (uint32_t i = 0; good && i < plan->change_count;) {
+        const struct change_target *first = &plan->changes[i];
+        uint32_t count = 1;
+        while (i + count < plan->change_count && first[count].statement == first->statement
+               && count < STATEMENT_ROWS)
+            count++;
+        good = send_changes(store, first, count);
+        i += count;
+    }
+    return good;
+}
+
+/* At most STATEMENT_ROWS entries. */
+static bool send_entries(struct store *store, const struct journal_entry *entries, uint32_t count)
+{
+    struct column_params params[STATEMENT_ROWS];
+    struct values values = {.count = 0};
+    char name[STATEMENT_TEXT];
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct journal_entry *entry = &entries[i];
+        const char *kind = entry->kind < EV_KIND_COUNT ? event_kind_name(entry->kind) : "schedule";
+        set_u64(&params[i], 0, ++store->next.journal_seq);
+        set_u64(&params[i], 1, (uint64_t)entry->now_us);
+        set_bytes(&params[i], 2, kind, strlen(kind));
+        set_u64(&params[i], 3, entry->policy_version);
+        set_bytes(&params[i], 4, entry->bytes, entry->bytes_length);
+        values_add(&values, &params[i], 5);
+    }
+    return values_send(store, statement_name(STATEMENT_JOURNAL, count, name), &values);
+}
+
+static bool send_journal(struct store *store, const struct batch *batch)
+{
+    bool good = true;
+
+    for (uint32_t i = 0; good && i < batch->journal_count; i += STATEMENT_ROWS) {
+        uint32_t left = batch->journal_count - i;
+        good =
+            send_entries(store, batch->journal + i, left < STATEMENT_ROWS ? left : STATEMENT_ROWS);
+    }
+    return good;
 }
 
 static bool send_control(struct store *store, uint64_t next_id)
@@ -203,15 +290,9 @@ static bool send_control(struct store *store, uint64_t next_id)
 
 static bool send_all(struct store *store, const struct batch_plan *plan)
 {
-    bool good = send_plain(store, STATEMENT_BEGIN) && send_fence(store);
-
-    for (uint32_t i = 0; good && i < plan->row_count; i++)
-        good = send_row(store, plan->rows[i]);
-    for (uint32_t i = 0; good && i < plan->change_count; i++)
-        good = send_change(store, &plan->changes[i]);
-    for (uint32_t i = 0; good && i < store->batch.journal_count; i++)
-        good = send_journal(store, &store->batch.journal[i]);
-    return good && send_control(store, plan->next_id) && send_plain(store, STATEMENT_COMMIT)
+    return send_plain(store, STATEMENT_BEGIN) && send_fence(store) && send_all_rows(store, plan)
+           && send_all_changes(store, plan) && send_journal(store, &store->batch)
+           && send_control(store, plan->next_id) && send_plain(store, STATEMENT_COMMIT)
            && PQpipelineSync(store->connection) == 1;
 }
 

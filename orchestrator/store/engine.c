@@ -21,8 +21,6 @@
 #define TURN_EVENTS 256u
 /* Boxes of one accumulating batch; the rest stays in the queue while a commit is slow. */
 #define BATCH_EVENTS 4096u
-/* Boxes waiting while the database does not answer; beyond it whoever asks is refused. */
-#define QUEUE_MAX 20000u
 /* Placement attempts of one queue pass, and the uuids it may need: one for each attempt. */
 #define SCHEDULE_BUDGET 8u
 #define SCHEDULE_FRESH  SCHEDULE_BUDGET
@@ -429,7 +427,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     if (engine->tick_queued || engine->deposed)
         return;
     engine->tick_queued = true;
-    engine_post(engine, event_box_new(EV_TICK));
+    (void)engine_post(engine, event_box_new(EV_TICK)); /* never refused but when deposed */
 }
 
 /* -- acting -------------------------------------------------------------------------------------
@@ -729,24 +727,30 @@ void engine_free(struct engine *engine)
     free(engine);
 }
 
-void engine_post(struct engine *engine, struct event_box *box)
+/* Who sent it waits for an answer or sends it again; the rest is few and stays. */
+static bool may_refuse(const struct event_box *box)
+{
+    return box->event.caller.request != 0 || box->event.ack_node != 0
+           || box->event.kind == EV_NODE_HELLO;
+}
+
+bool engine_post(struct engine *engine, struct event_box *box)
 {
     if (engine->deposed) {
         refuse(engine, box, ERR_DEPOSED, "another orchestrator leads");
         event_box_free(box);
-        return;
+        return false;
     }
-    /* A durable message of a worker comes again; the rest is few and stays. */
-    bool again = box->event.caller.request != 0 || box->event.ack_node != 0;
-    if (engine->queue.count >= QUEUE_MAX && again) {
+    if (engine->queue.count >= ENGINE_QUEUE_MAX && may_refuse(box)) {
         refuse(engine, box, ERR_UNAVAILABLE, "too many requests wait for the database");
         event_box_free(box);
-        return;
+        return false;
     }
     for (size_t i = 0; i < sizeof(box->event.fresh) / sizeof(box->event.fresh[0]); i++)
         box->event.fresh[i] = uuid_new();
     list_append(&engine->queue, box);
     wake(engine);
+    return true;
 }
 
 const struct world *engine_world(const struct engine *engine)

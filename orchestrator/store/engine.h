@@ -25,6 +25,9 @@ struct event_box {
 struct event_box *event_box_new(enum event_kind kind);
 void event_box_free(struct event_box *box);
 
+/* Events waiting while the database does not answer: a second of work, some 40 MB. */
+#define ENGINE_QUEUE_MAX 20000u
+
 struct engine;
 
 struct engine_hooks {
@@ -45,8 +48,12 @@ struct engine_hooks {
 int engine_new(struct event_base *base, struct store *store, const struct engine_hooks *hooks,
                struct engine **ret_engine, struct err *err) SHEAF_MUST_USE;
 void engine_free(struct engine *engine);
-/* Queues an event for this turn. Takes the box. */
-void engine_post(struct engine *engine, struct event_box *box);
+/*
+ * Queues an event for this turn. Takes the box. False: refused, because another leads or
+ * ENGINE_QUEUE_MAX wait. A caller was told so; a worker's message was dropped, so that nothing
+ * after it may be acknowledged: acknowledgements are cumulative.
+ */
+bool engine_post(struct engine *engine, struct event_box *box);
 /* For queries. Reads may see what is not committed yet: never tell it to anybody. */
 const struct world *engine_world(const struct engine *engine);
 const struct policy *engine_policy(const struct engine *engine);

@@ -97,8 +97,8 @@ static int read_applied(PGconn *connection, struct applied *applied, uint32_t co
         unsigned long version = strtoul(PQgetvalue(result, i, 0), NULL, 10);
         if (version == 0 || version > count) {
             failed = err_set(err, ERR_SCHEMA_VERSION,
-                             "the database has migration %s, this program knows %u",
-                             PQgetvalue(result, i, 0), count);
+                             "the database has schema version %s, this program needs %u",
+                             PQgetvalue(result, PQntuples(result) - 1, 0), count);
             break;
         }
         struct applied *entry = &applied[version - 1];
@@ -191,6 +191,8 @@ int migrations_up(const struct embed_file *files, const char *conninfo, struct e
     int failed =
         PQstatus(connection) == CONNECTION_OK ? 0 : store_connection_error(connection, err);
     if (failed == 0)
+        failed = store_server_check(connection, err);
+    if (failed == 0)
         failed = apply_missing(connection, files, count, applied, err);
     PQfinish(connection);
     free(applied);
@@ -212,8 +214,8 @@ int store_schema_check(PGconn *connection, struct err *err)
         failed = check_applied(sql_migrations, applied, count, err);
     for (uint32_t i = 0; failed == 0 && i < count; i++) {
         if (!applied[i].present)
-            failed =
-                err_set(err, ERR_SCHEMA_VERSION, "migration %s is missing", sql_migrations[i].name);
+            failed = err_set(err, ERR_SCHEMA_VERSION,
+                             "the database has schema version %u, this program needs %u", i, count);
     }
     free(applied);
     return failed;

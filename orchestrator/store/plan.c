@@ -76,8 +76,17 @@ static void order(struct batch_plan *plan, const struct entry *entries)
         plan->rows[start[row_place(entries[i].row)]++] = entries[i].row;
 }
 
-/* The API object whose picture a row changes; NULL when none. */
-static struct change_target target_of(const struct row *row)
+/* A gang's object is its job. Mostly the batch itself says which. */
+static struct change_target target_of_gang(const struct map *jobs, uint64_t attempt)
+{
+    const struct row *const *row = map_get_id(jobs, attempt);
+
+    return row != NULL ? (struct change_target){STATEMENT_CHANGE_JOB, (*row)->attempt.job}
+                       : (struct change_target){STATEMENT_CHANGE_GANG, attempt};
+}
+
+/* The API object whose picture a row changes; NULL when none. jobs: the batch's attempts by id. */
+static struct change_target target_of(const struct row *row, const struct map *jobs)
 {
     switch ((int)row->kind) {
     case ROW_JOB:
@@ -89,9 +98,9 @@ static struct change_target target_of(const struct row *row)
     case ROW_JOB_OUTPUT:
         return (struct change_target){STATEMENT_CHANGE_JOB, row->job_output.job};
     case ROW_RANK:
-        return (struct change_target){STATEMENT_CHANGE_GANG, row->rank.attempt};
+        return target_of_gang(jobs, row->rank.attempt);
     case ROW_LEASE:
-        return (struct change_target){STATEMENT_CHANGE_GANG, row->lease.attempt};
+        return target_of_gang(jobs, row->lease.attempt);
     case ROW_NODE:
         return (struct change_target){STATEMENT_CHANGE_NODE, row->node.id};
     case ROW_NODE_EVENT:
@@ -121,10 +130,17 @@ static void add_change(struct batch_plan *plan, struct map *seen, struct change_
 static void collect_changes(struct batch_plan *plan)
 {
     struct map seen;
+    struct map jobs;
 
     map_init(&seen);
+    map_init(&jobs);
+    for (uint32_t i = 0; i < plan->row_count; i++) {
+        if (plan->rows[i]->kind == ROW_ATTEMPT)
+            map_put_id(&jobs, plan->rows[i]->attempt.id, &plan->rows[i]);
+    }
     for (uint32_t i = 0; i < plan->row_count; i++)
-        add_change(plan, &seen, target_of(plan->rows[i]));
+        add_change(plan, &seen, target_of(plan->rows[i], &jobs));
+    map_fini(&jobs);
     map_fini(&seen);
 }
 

@@ -13,6 +13,8 @@
 #define CHANGES_KEPT "1000000"
 /* A key is promised for a day; kept a week. */
 #define IDEM_KEPT_US "604800000000"
+/* NULLS NOT DISTINCT, and pipelines as we use them. */
+#define OLDEST_SERVER 150000
 
 /* -- connections --------------------------------------------------------------------------------
  */
@@ -32,6 +34,7 @@ static const char OPTIONS[] =
     "-c statement_timeout=60000 -c lock_timeout=30000"
     " -c idle_in_transaction_session_timeout=60000 -c tcp_user_timeout=15000"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
+    " -c plan_cache_mode=force_generic_plan"
     " -c search_path=public -c timezone=UTC -c default_transaction_isolation=read\\ committed";
 
 static void connection_values(const char *conninfo, const char *values[])
@@ -100,15 +103,13 @@ int store_reader_ready(struct store *store, struct err *err)
 /* -- checks at the door -------------------------------------------------------------------------
  */
 
-static int server_check(PGconn *connection, struct err *err)
+int store_server_check(PGconn *connection, struct err *err)
 {
     static const char SQL[] =
-        "SELECT current_setting('server_version_num')::integer >= 150000,"
-        " current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',"
+        "SELECT current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',"
         " current_setting('synchronous_commit') <> 'off',"
         " current_setting('server_encoding') = 'UTF8', NOT pg_is_in_recovery()";
     static const char *const WHAT[] = {
-        "PostgreSQL is older than 15",
         "fsync is off: commits would not be durable",
         "full_page_writes is off: a crash could tear pages",
         "synchronous_commit is off: commits would not be durable",
@@ -116,6 +117,10 @@ static int server_check(PGconn *connection, struct err *err)
         "the server is a standby",
     };
 
+    int version = PQserverVersion(connection);
+    if (version < OLDEST_SERVER)
+        return err_set(err, ERR_DATABASE, "the server is PostgreSQL %d.%d, 15 is wanted at least",
+                       version / 10000, version % 10000);
     PGresult *result = PQexec(connection, SQL);
     int failed = PQresultStatus(result) == PGRES_TUPLES_OK ? 0 : store_result_error(result, err);
     for (int i = 0; failed == 0 && i < (int)(sizeof(WHAT) / sizeof(WHAT[0])); i++) {
@@ -222,7 +227,7 @@ static int open_checked(struct store *store, struct err *err)
         return store_connection_error(store->connection, err);
     if (PQstatus(store->reader) != CONNECTION_OK)
         return store_connection_error(store->reader, err);
-    int failed = server_check(store->connection, err);
+    int failed = store_server_check(store->connection, err);
     if (failed == 0)
         failed = store_schema_check(store->connection, err);
     if (failed == 0 && !statement_each(prepare_now, store->connection))

@@ -117,12 +117,18 @@ void batch_plan_fini(struct batch_plan *plan);
 #define STATEMENT_CHANGE_ACCOUNT "change_account"
 #define STATEMENT_READ_BACK      "read_back"
 
-/* The upsert (or insert) of one kind. */
-void statement_write_sql(enum row_kind kind, struct buf *out);
+/* Rows that one statement writes at most. Longer ones gain little, and plans take memory. */
+#define STATEMENT_ROWS 8
+/* Rows of a kind that one statement can write: 1…this. */
+uint32_t statement_rows(enum row_kind kind);
+/* The upsert (or insert) of so many rows of one kind. */
+void statement_write_sql(enum row_kind kind, uint32_t rows, struct buf *out);
 /* Reads its rows in key order; all = false: those that a start needs. */
 void statement_load_sql(enum row_kind kind, bool all, struct buf *out);
-/* "w_" + table. Returns out. */
-char *statement_write_name(enum row_kind kind, char out[STATEMENT_TEXT]);
+/* "w_" + table + "_" + rows. Returns out. */
+char *statement_write_name(enum row_kind kind, uint32_t rows, char out[STATEMENT_TEXT]);
+/* Of STATEMENT_JOURNAL and STATEMENT_CHANGE_…, for 1…STATEMENT_ROWS rows. Returns out. */
+char *statement_name(const char *base, uint32_t rows, char out[STATEMENT_TEXT]);
 /* Calls back for every statement of the committing connection: the fixed ones, then the writes. */
 typedef bool (*statement_f)(const char *name, const char *sql, int count, const Oid *types,
                             void *arg);
@@ -155,6 +161,8 @@ PGconn *store_connect(const char *conninfo);
 PGconn *store_connect_start(const char *conninfo);
 /* Drops NOTICEs, which would go to stderr. */
 void store_quiet(PGconn *connection);
+/* A PostgreSQL that keeps what it commits: version, fsync, encoding, no standby. ERR_DATABASE. */
+int store_server_check(PGconn *connection, struct err *err) SHEAF_MUST_USE;
 /* One statement without results, blocking. */
 int store_run(PGconn *connection, const char *sql, struct err *err) SHEAF_MUST_USE;
 /* The last hash of each asset. */

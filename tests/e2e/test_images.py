@@ -1,5 +1,6 @@
 """Jobs that bring their programs as a container image, on a real podman."""
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -224,12 +225,15 @@ class Images(unittest.TestCase):
             job = self.submit(self.app, ["sleep 600"])
             self.tenant.until_state(job, "running")
             attempt = self.attempts()[-1]
-            ours = [pid for pid in processes(attempt)
-                    if "conmon" not in os.readlink(f"/proc/{pid}/exe")]
-            for pid in ours:
-                exe = os.readlink(f"/proc/{pid}/exe")
-                if exe.endswith("sheaf-supervisor") or (both and exe.endswith("sheaf-container")):
-                    os.kill(pid, signal.SIGKILL)
+            runs = [os.path.join(worker.state, "tasks", f"{attempt}-0", "run.json")
+                    for worker in self.workers]
+            with open(next(filter(os.path.exists, runs)), encoding="utf-8") as file:
+                doomed = [json.load(file)["pid"]]
+            helper = [pid for pid in processes(attempt)
+                      if os.readlink(f"/proc/{pid}/exe").endswith("sheaf-container")]
+            self.assertEqual(len(helper), 1)
+            for pid in doomed + (helper if both else []):
+                os.kill(pid, signal.SIGKILL)
             ended = self.tenant.wait(job)
             self.assertEqual(ended["state"], "failed", ended)
             self.assert_clean()

@@ -1,7 +1,7 @@
 #ifndef SHEAF_TESTS_FUZZ_DATABASE_H
 #define SHEAF_TESTS_FUZZ_DATABASE_H
 
-/* Stands where the gateway asks PostgreSQL (ld --wrap=db_run): what is asked waits for an answer.
+/* Stands where the gateway asks PostgreSQL (ld --wrap=db_ask): what is asked waits for an answer.
  */
 #include "orchestrator/gateway/db.h"
 
@@ -17,12 +17,13 @@ struct waiting {
 static struct waiting waiting[WAITING_MAX];
 static uint32_t waiting_count;
 
-void __wrap_db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
-                   uint64_t call, void *arg);
-void __wrap_db_run(struct db *db, struct db_args *args, uint32_t count, db_on_done_f on_done,
-                   uint64_t call, void *arg)
+void __wrap_db_ask(struct db *db, const struct db_sight *sight, struct db_args *args,
+                   uint32_t count, db_on_done_f on_done, uint64_t call, void *arg);
+void __wrap_db_ask(struct db *db, const struct db_sight *sight, struct db_args *args,
+                   uint32_t count, db_on_done_f on_done, uint64_t call, void *arg)
 {
     (void)db;
+    (void)sight;
     for (uint32_t i = 0; i < count; i++)
         db_args_fini(&args[i]);
     BUG_ON(waiting_count == WAITING_MAX);

@@ -81,6 +81,7 @@ static struct worker *worker_of(struct sim *sim, uint64_t node)
         if (sim->worker[i].node == node)
             return &sim->worker[i];
     }
+    BUG_ON(true); /* every node of the simulated fleet is a worker's */
     return NULL;
 }
 

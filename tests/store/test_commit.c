@@ -499,6 +499,73 @@ static void an_unsafe_server_is_refused(void **state)
     PQfinish(owner);
 }
 
+/* A setting of the whole server; sessions that begin later have it. */
+static void set_server(PGconn *admin, const char *name, const char *value)
+{
+    char sql[96];
+    char ask[64];
+
+    snprintf(sql, sizeof(sql), "ALTER SYSTEM SET %s = %s", name, value);
+    db_run(admin, sql);
+    db_run(admin, "SELECT pg_reload_conf()");
+    snprintf(ask, sizeof(ask), "SHOW %s", name);
+    for (int i = 0; i < 500 && strcmp(db_value(admin, ask), value) != 0; i++)
+        db_run(admin, "SELECT pg_sleep(0.01)");
+    assert_string_equal(db_value(admin, ask), value);
+}
+
+static void test_pitfall_a_server_that_forgets_commits_is_refused(void **state)
+{
+    static const char *const settings[] = {"fsync", "full_page_writes"};
+    (void)state;
+    struct db db = db_fresh(true);
+    PGconn *admin = db_admin(&db);
+
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        struct err err = {0};
+        struct store *store = NULL;
+        set_server(admin, settings[i], "off");
+        int rc = store_open(NULL, db.orchestrator, &store, &err);
+        set_server(admin, settings[i], "on");
+        assert_int_equal(rc, -ERR_DATABASE);
+        assert_non_null(strstr(err.text, settings[i]));
+        assert_null(store);
+    }
+    PQfinish(admin);
+}
+
+static void test_pitfall_another_encoding_is_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct store *store = NULL;
+    struct db db = db_fresh(true);
+    char conninfo[CONNINFO_TEXT + 64];
+    PGconn *admin = db_admin(&db);
+
+    db_run(admin, "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C'"
+                  " LC_CTYPE 'C'");
+    snprintf(conninfo, sizeof(conninfo), "%s dbname=latin", db.orchestrator);
+    assert_int_equal(store_open(NULL, conninfo, &store, &err), -ERR_DATABASE);
+    assert_non_null(strstr(err.text, "UTF8"));
+    assert_null(store);
+    PQfinish(admin);
+}
+
+/* 151,184 transfers of a plain balance UPDATE once made 151 units vanish: from self-transfers. */
+static void test_pitfall_a_transfer_to_itself_is_refused(void **state)
+{
+    (void)state;
+    struct db db = db_fresh(true);
+    PGconn *owner = db_connect(db.owner);
+
+    db_refused(owner,
+               "INSERT INTO transfer VALUES (1, 'EUR', 7, 7, 1, 'deposit', NULL, NULL, NULL, 1, '',"
+               " sha256('a'), sha256('b'))",
+               "23514", "transfer_two_accounts");
+    PQfinish(owner);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +587,9 @@ int main(void)
         cmocka_unit_test(a_given_up_connection_is_fenced),
         cmocka_unit_test(a_batch_sent_while_the_server_is_down_waits),
         cmocka_unit_test(an_unsafe_server_is_refused),
+        cmocka_unit_test(test_pitfall_a_server_that_forgets_commits_is_refused),
+        cmocka_unit_test(test_pitfall_another_encoding_is_refused),
+        cmocka_unit_test(test_pitfall_a_transfer_to_itself_is_refused),
     };
 
     return cmocka_run_group_tests_name("commit", tests, db_group_setup, db_group_teardown);

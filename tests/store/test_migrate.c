@@ -18,17 +18,26 @@ extern const struct embed_file sql_migrations[];
 
 static struct err err;
 
+static void assert_all_applied(PGconn *owner)
+{
+    char count[16];
+
+    snprintf(count, sizeof(count), "%u", migrations_count(sql_migrations));
+    assert_string_equal(db_value(owner, "SELECT count(*) FROM schema_version"), count);
+}
+
 static void up_from_empty_then_again_changes_nothing(void **state)
 {
     (void)state;
     struct db db = db_fresh(false);
     assert_int_equal(store_migrate_up(db.owner, &err), 0);
     PGconn *owner = db_connect(db.owner);
-    assert_string_equal(db_value(owner, "SELECT count(*) FROM schema_version"), "1");
+    assert_all_applied(owner);
     char first[32];
-    snprintf(first, sizeof(first), "%s", db_value(owner, "SELECT applied_us FROM schema_version"));
+    snprintf(first, sizeof(first), "%s",
+             db_value(owner, "SELECT sum(applied_us) FROM schema_version"));
     assert_int_equal(store_migrate_up(db.owner, &err), 0);
-    assert_string_equal(db_value(owner, "SELECT applied_us FROM schema_version"), first);
+    assert_string_equal(db_value(owner, "SELECT sum(applied_us) FROM schema_version"), first);
     PQfinish(owner);
 }
 
@@ -99,7 +108,7 @@ static void concurrent_starts_are_serialised(void **state)
         assert_int_equal(status, 0);
     }
     PGconn *owner = db_connect(db.owner);
-    assert_string_equal(db_value(owner, "SELECT count(*) FROM schema_version"), "1");
+    assert_all_applied(owner);
     PQfinish(owner);
 }
 
@@ -157,7 +166,7 @@ static void a_stopped_server_starts_again_with_its_data(void **state)
     assert_false(again.made);
     assert_false(again.adopted);
     PGconn *owner = db_connect(again.owner);
-    assert_string_equal(db_value(owner, "SELECT count(*) FROM schema_version"), "1");
+    assert_all_applied(owner);
     assert_string_equal(db_value(owner, "SELECT current_setting('data_checksums')"), "on");
     assert_string_equal(db_value(owner, "SELECT current_setting('listen_addresses')"), "");
     PQfinish(owner);

@@ -29,7 +29,7 @@ void agent_end(struct agent *agent, int rc, const struct err *err)
     event_base_loopbreak(agent->base);
 }
 
-struct agent_task *agent_task_find(struct agent *agent, uint64_t attempt, uint32_t epoch)
+struct agent_task *agent_task_find(const struct agent *agent, uint64_t attempt, uint32_t epoch)
 {
     for (uint32_t i = 0; i < TASKS_MAX; i++) {
         struct agent_task *task = agent->task[i];
@@ -273,6 +273,28 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
     event_base_loopbreak(agent->base);
 }
 
+static int check_reload(const struct config *fresh, void *arg, struct err *err)
+{
+    return settings_read(fresh, arg, err);
+}
+
+static void on_reload(evutil_socket_t fd, short what, void *arg)
+{
+    struct agent *agent = arg;
+    struct settings *fresh = mem_new(1, sizeof(*fresh));
+    struct config_reload reload = {check_reload, fresh};
+    struct err err = {0};
+
+    (void)fd;
+    (void)what;
+    if (agent->config && config_reload(agent->config, &reload, &err) == 0) {
+        settings_take(&agent->kept, fresh);
+        log_open("sheaf-worker", agent->kept.log);
+        agent_usage_again(agent);
+    }
+    free(fresh);
+}
+
 /* Jobs without a word from the orchestrator for orphan-ttl: the owner's policy decides. */
 static void check_orphans(struct agent *agent, int64_t now_us)
 {
@@ -484,10 +506,11 @@ static int open_parts(struct agent *agent, struct err *err)
 
 static void start_timers(struct agent *agent)
 {
-    static const int signals[2] = {SIGTERM, SIGINT};
+    static const int signals[3] = {SIGTERM, SIGINT, SIGHUP};
 
-    for (size_t i = 0; i < 2; i++) {
-        agent->signals[i] = evsignal_new(agent->base, signals[i], on_signal, agent);
+    for (size_t i = 0; i < 3; i++) {
+        agent->signals[i] = evsignal_new(agent->base, signals[i],
+                                         signals[i] == SIGHUP ? on_reload : on_signal, agent);
         BUG_ON(!agent->signals[i] || event_add(agent->signals[i], NULL) != 0);
     }
     agent->second = every(agent, 1000000, on_second);
@@ -512,8 +535,9 @@ static int open_session(struct agent *agent, struct err *err)
 
 static void agent_close(struct agent *agent)
 {
-    struct event *events[] = {agent->signals[0], agent->signals[1], agent->second,
-                              agent->receipt,    agent->usage,      agent->deadline};
+    struct event *events[] = {agent->signals[0], agent->signals[1], agent->signals[2],
+                              agent->second,     agent->receipt,    agent->usage,
+                              agent->deadline};
 
     agent_control_close(agent);
     background_free(agent->background);
@@ -545,13 +569,15 @@ static void agent_close(struct agent *agent)
         close(agent->lock_fd);
 }
 
-int agent_run(const struct settings *settings, const struct host_info *host, enum agent_mode mode,
-              struct err *err)
+int agent_run(const struct settings *settings, struct config *config, const struct host_info *host,
+              enum agent_mode mode, struct err *err)
 {
     struct agent *agent = mem_new(1, sizeof(*agent));
     int rc;
 
-    agent->settings = settings;
+    agent->kept = *settings;
+    agent->settings = &agent->kept;
+    agent->config = config;
     agent->host = host;
     agent->mode = mode;
     agent->lock_fd = -1;

@@ -18,10 +18,11 @@ enum agent_mode {
 
 /*
  * Takes the state folder's lock and runs until SIGTERM, SIGINT or the end of its mode. Tasks go on
- * without it. host is borrowed. ERR_ALREADY_RUNNING, ERR_NOT_ENROLLED, ERR_STATE_CORRUPT, ERR_IO;
+ * without it. On SIGHUP config, where the settings came from, is read again (NULL: nothing is).
+ * host and config are borrowed. ERR_ALREADY_RUNNING, ERR_NOT_ENROLLED, ERR_STATE_CORRUPT, ERR_IO;
  * ERR_SELFTEST_FAILED and ERR_TIMEOUT after AGENT_JOIN.
  */
-int agent_run(const struct settings *settings, const struct host_info *host, enum agent_mode mode,
-              struct err *err) SHEAF_MUST_USE;
+int agent_run(const struct settings *settings, struct config *config, const struct host_info *host,
+              enum agent_mode mode, struct err *err) SHEAF_MUST_USE;
 
 #endif

@@ -95,6 +95,17 @@ static json_t *links_json(const struct agent *agent)
     return list;
 }
 
+static json_t *cache_json(const struct agent *agent)
+{
+    struct cache_use use = agent_cache_use(agent);
+    json_t *value = json_object();
+
+    json_object_set_new(value, "bytes", json_integer((json_int_t)use.bytes));
+    json_object_set_new(value, "files", json_integer(use.files));
+    json_object_set_new(value, "limit", json_integer((json_int_t)agent->settings->cache_bytes));
+    return value;
+}
+
 static json_t *status_json(struct agent *agent)
 {
     json_t *value = json_object();
@@ -119,6 +130,7 @@ static json_t *status_json(struct agent *agent)
     json_object_set_new(value, "unacknowledged", json_integer(keep_message_count(agent->keep)));
     json_object_set_new(value, "bulk", json_boolean(bulk_is_up(agent->bulk)));
     json_object_set_new(value, "version", json_string(SHEAF_VERSION));
+    json_object_set_new(value, "cache", cache_json(agent));
     json_object_set_new(value, "devices", devices_json(agent));
     json_object_set_new(value, "tasks", tasks_json(agent));
     json_object_set_new(value, "links", links_json(agent));

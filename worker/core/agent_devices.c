@@ -129,12 +129,25 @@ static void retract_notices(struct agent *agent)
     agent_commit(agent);
 }
 
+static struct timeval usage_wait(const struct agent *agent)
+{
+    int64_t us = (int64_t)agent->settings->usage_every_us;
+
+    return (struct timeval){.tv_sec = (long)(us / 1000000), .tv_usec = (long)(us % 1000000)};
+}
+
+void agent_usage_again(struct agent *agent)
+{
+    struct timeval wait = usage_wait(agent);
+
+    BUG_ON(agent->usage && event_add(agent->usage, &wait) != 0);
+}
+
 /* Class cpu has no telemetry that could tell whose memory it is: no child is started for it. */
 void agent_usage_start(struct agent *agent)
 {
     const struct settings *settings = agent->settings;
-    struct timeval wait = {.tv_sec = (long)(settings->usage_every_us / 1000000),
-                           .tv_usec = (long)(settings->usage_every_us % 1000000)};
+    struct timeval wait = usage_wait(agent);
     bool any = false;
 
     for (uint32_t i = 0; i < agent->host->device_count; i++)

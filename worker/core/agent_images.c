@@ -117,8 +117,12 @@ static void got_image(void *arg)
         event.detail = job->err.text;
     }
     /* The worker ends: its next start fetches again. */
-    if (job->rc != -ERR_INTERRUPTED)
-        agent_event(task->agent, &event);
+    if (job->rc != -ERR_INTERRUPTED) {
+        struct agent *agent = task->agent;
+
+        agent_event(agent, &event);
+        agent_cache_trim(agent, 0);
+    }
     free(job);
 }
 

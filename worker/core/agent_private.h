@@ -14,6 +14,7 @@
 #include "worker/core/agent.h"
 #include "worker/core/background.h"
 #include "worker/core/bulk.h"
+#include "worker/core/cache.h"
 #include "worker/core/claim.h"
 #include "worker/core/home.h"
 #include "worker/core/keep.h"
@@ -88,7 +89,9 @@ struct agent_status {
 };
 
 struct agent {
-    const struct settings *settings;
+    const struct settings *settings; /* now */
+    struct settings kept;
+    struct config *config; /* NULL = never read again */
     const struct host_info *host;
     enum agent_mode mode;
     struct node_file node;
@@ -102,7 +105,7 @@ struct agent {
 
     struct event_base *base;
     void *zmq;
-    struct event *signals[2];
+    struct event *signals[3];
     struct event *second;  /* tick */
     struct event *receipt; /* every minute while something runs */
     struct event *usage;
@@ -170,7 +173,7 @@ void agent_commit(struct agent *agent);
 void agent_end(struct agent *agent, int rc, const struct err *err);
 /* Tells the task table why no new work is taken, if so. */
 void agent_refresh_closed(struct agent *agent);
-struct agent_task *agent_task_find(struct agent *agent, uint64_t attempt, uint32_t epoch);
+struct agent_task *agent_task_find(const struct agent *agent, uint64_t attempt, uint32_t epoch);
 
 /* -- agent_orders.c ---------------------------------------------------------------------------- */
 void agent_session_hooks(struct agent *agent, struct session_hooks *hooks);
@@ -182,11 +185,15 @@ void agent_pump(struct agent *agent);
 /* Makes the shell's part of a held task from its kept order. Never NULL. */
 struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id);
 void agent_task_free(struct agent_task *task);
+/* Makes the kept inputs fit their bound, with so many bytes to come. */
+void agent_cache_trim(struct agent *agent, uint64_t coming);
 /* Where an archive of this hash is kept. -ERR_IO: path too long. */
 int agent_cache_path(const struct agent *agent, const uint8_t *sha256, char out[FS_PATH]);
 void agent_perform(struct agent *agent, const struct task_action *action);
 /* After a start: takes up what the journal holds. */
 void agent_resume(struct agent *agent);
+/* What is kept of inputs. */
+struct cache_use agent_cache_use(const struct agent *agent);
 /* Progress news of fetching tasks. */
 void agent_progress(struct agent *agent);
 
@@ -211,6 +218,8 @@ void agent_logs_ack(struct agent *agent, const Sheaf__LogAck *ack);
 
 /* -- agent_devices.c --------------------------------------------------------------------------- */
 void agent_usage_start(struct agent *agent);
+/* With the interval as it is now. */
+void agent_usage_again(struct agent *agent);
 void agent_selftest_order(struct agent *agent, const Sheaf__SelfTest *order);
 void agent_probe_order(struct agent *agent, const Sheaf__Probe *order);
 bool agent_device_offered(const struct agent *agent, uint32_t ordinal);

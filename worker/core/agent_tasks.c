@@ -111,6 +111,42 @@ int agent_cache_path(const struct agent *agent, const uint8_t *sha256, char out[
                    hex_format(sha256, SHA256_SIZE, hex));
 }
 
+static bool is_input_used(const uint8_t sha256[SHA256_SIZE], void *arg)
+{
+    const struct agent *agent = arg;
+
+    for (uint32_t i = 0; i < agent->tasks.count; i++) {
+        const struct rank_task *record = &agent->tasks.task[i];
+        const struct agent_task *task =
+            agent_task_find(agent, record->id.attempt, record->id.epoch);
+
+        if (record->phase != TASK_PHASE_FETCHING || !task || !task->usable)
+            continue; /* once unpacked it is not needed any more */
+        for (uint32_t k = 0; k < spec_content_count(&task->spec); k++) {
+            if (memcmp(spec_content(&task->spec, k), sha256, SHA256_SIZE) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+void agent_cache_trim(struct agent *agent, uint64_t coming)
+{
+    uint64_t limit = agent->settings->cache_bytes;
+    char folder[FS_PATH];
+
+    BUG_ON(fs_path(folder, "%s/cache", agent->settings->state) != 0);
+    (void)cache_trim(folder, limit > coming ? limit - coming : 0, is_input_used, agent);
+}
+
+struct cache_use agent_cache_use(const struct agent *agent)
+{
+    char folder[FS_PATH];
+
+    BUG_ON(fs_path(folder, "%s/cache", agent->settings->state) != 0);
+    return cache_measure(folder);
+}
+
 /* Checks and unpacks all inputs of a task; on the background thread. */
 struct unpack_work {
     struct agent_task *task;
@@ -138,6 +174,7 @@ static int unpack_file(struct unpack_work *work, const struct spec_file *file)
         return err_set(&work->err, ERR_HASH_MISMATCH, "%s does not have the SHA-256 declared",
                        file->path);
     }
+    cache_touch(archive);
     slash = strrchr(target, '/');
     BUG_ON(!slash);
     *slash = '\0';
@@ -193,7 +230,10 @@ static void unpacked(void *arg)
     } else if (work->err.code == ERR_NONE && task->spec.ask.image) {
         agent_image_later(task);
     } else if (work->err.code == ERR_NONE) {
+        struct agent *agent = task->agent;
+
         tell(task, TASK_EV_FETCHED, ERR_NONE, FAIL_NONE, NULL);
+        agent_cache_trim(agent, 0);
     } else {
         tell(task, TASK_EV_FAILED, work->corrupt ? ERR_INPUT_UNAVAILABLE : work->err.code,
              work->corrupt ? FAIL_USER : FAIL_PROVIDER, work->err.text);
@@ -224,6 +264,24 @@ static void on_fetched(const struct err *err, void *arg)
         unpack_later(task);
 }
 
+/* Of a task's inputs, what is not here yet. */
+static uint64_t missing_bytes(const struct agent *agent, const struct agent_task *task)
+{
+    uint64_t missing = 0;
+    struct stat stat;
+    char path[FS_PATH];
+
+    for (uint32_t i = 0; i < spec_content_count(&task->spec); i++) {
+        uint64_t size = spec_content_size(&task->spec, i);
+        bool there = agent_cache_path(agent, spec_content(&task->spec, i), path) == 0
+                     && lstat(path, &stat) == 0;
+        uint64_t here = there ? (uint64_t)stat.st_size : 0;
+
+        missing += here < size ? size - here : 0;
+    }
+    return missing;
+}
+
 static void do_fetch(struct agent *agent, struct agent_task *task)
 {
     const Sheaf__Prepare *prepare;
@@ -240,9 +298,9 @@ static void do_fetch(struct agent *agent, struct agent_task *task)
         return;
     }
     task->fetches_left = count;
+    agent_cache_trim(agent, missing_bytes(agent, task)); /* room first */
     for (uint32_t i = 0; i < count; i++) {
-        struct transfer_fetch fetch = {.size = i < task->spec.file_count ? task->spec.files[i].size
-                                                                         : task->spec.image.size};
+        struct transfer_fetch fetch = {.size = spec_content_size(&task->spec, i)};
 
         memcpy(fetch.attempt_uid, prepare->attempt_uid.data, sizeof(fetch.attempt_uid));
         memcpy(fetch.sha256, spec_content(&task->spec, i), SHA256_SIZE);
@@ -416,6 +474,7 @@ static void plan_limits(const struct agent *agent, const struct agent_task *task
     plan->shm = ask->shm;
     plan->pids = TASK_PIDS;
     plan->stop_grace_ms = ask->stop_duration_us / 1000;
+    plan->log_limit = agent->settings->log_bytes;
     plan->filter = runtime_probed(agent->runtime)->filter;
 }
 
@@ -632,13 +691,23 @@ static void pack_all(void *arg)
     }
 }
 
+/* Too much is the tenant's doing; the rest is this machine's or its way to the gateway. */
+static void lose_outputs(struct agent_task *task, const struct err *err)
+{
+    bool tenant = err->code == ERR_BODY_TOO_LARGE || err->code == ERR_TOO_MANY;
+    char detail[256];
+
+    snprintf(detail, sizeof(detail), "%s: %.200s", err_slug(err->code), err->text);
+    tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, tenant ? FAIL_USER : FAIL_PROVIDER, detail);
+}
+
 static void on_stored(const struct err *err, void *arg)
 {
     struct agent_task *task = arg;
 
     if (err) {
         transfer_cancel(task->agent->transfers, task);
-        tell(task, TASK_EV_UNSENDABLE, err->code, FAIL_PLATFORM, err->text);
+        lose_outputs(task, err);
     } else if (--task->puts_left == 0) {
         tell(task, TASK_EV_OUTPUTS, ERR_NONE, FAIL_NONE, NULL);
     }
@@ -673,7 +742,7 @@ static void packed(void *arg)
         remove_folder(task);
         release_slot(task);
     } else if (work->err.code != ERR_NONE) {
-        tell(task, TASK_EV_UNSENDABLE, work->err.code, FAIL_PROVIDER, work->err.text);
+        lose_outputs(task, &work->err);
     } else {
         send_packed(work);
     }
@@ -688,8 +757,8 @@ static void do_collect(struct agent *agent, struct agent_task *task)
     agent_logs_watch(agent, task);
     agent_logs_pump(agent, true);
     if (!task->usable) {
-        tell(task, TASK_EV_UNSENDABLE, ERR_STATE_CORRUPT, FAIL_PROVIDER,
-             "the kept order is unreadable");
+        tell(task, TASK_EV_OUTPUTS_LOST, ERR_NONE, FAIL_PROVIDER, "the kept order is unreadable");
+        tell(task, TASK_EV_LOGS, ERR_NONE, FAIL_NONE, NULL);
         return;
     }
     work = mem_new(1, sizeof(*work));
@@ -794,6 +863,41 @@ static void resume_stop(struct agent *agent, const struct task_id *id)
         runtime_stop(task->run, record->forgotten || record->phase <= TASK_PHASE_READY);
 }
 
+/* Whether a task that is not over lives in that folder. */
+static bool is_owned(const struct agent *agent, const char *dir)
+{
+    for (uint32_t i = 0; i < agent->tasks.count; i++) {
+        const struct rank_task *record = &agent->tasks.task[i];
+        const struct agent_task *task =
+            agent_task_find(agent, record->id.attempt, record->id.epoch);
+
+        if (task && record->phase < TASK_PHASE_DONE && strcmp(task->dir, dir) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The last start may have ended between the record that a task is over and its cleaning. */
+static void sweep(const struct agent *agent)
+{
+    char folder[FS_PATH];
+    char dir[FS_PATH];
+    DIR *tasks;
+
+    BUG_ON(fs_path(folder, "%s/tasks", agent->settings->state) != 0);
+    tasks = opendir(folder);
+    if (!tasks)
+        return; /* home_open() made it; without it there is nothing to sweep */
+    for (const struct dirent *entry = readdir(tasks); entry; entry = readdir(tasks)) {
+        if (entry->d_name[0] == '.' || fs_path(dir, "%s/%s", folder, entry->d_name) != 0
+            || is_owned(agent, dir))
+            continue;
+        log_info("task", "swept", "dir=" LOG_Q, dir);
+        runtime_sweep(dir);
+    }
+    closedir(tasks);
+}
+
 void agent_resume(struct agent *agent)
 {
     struct task_id ids[TASKS_MAX];
@@ -806,6 +910,8 @@ void agent_resume(struct agent *agent)
         phases[i] = agent->tasks.task[i].phase;
         (void)agent_task_make(agent, &ids[i]);
     }
+    sweep(agent);
+    agent_cache_trim(agent, 0);
     for (uint32_t i = 0; i < count; i++) {
         struct agent_task *task = agent_task_find(agent, ids[i].attempt, ids[i].epoch);
 

@@ -83,6 +83,8 @@ static void check_state(const struct checks_facts *facts, struct checks *checks)
 
     if (access(settings->state, R_OK | W_OK | X_OK) == 0)
         add_result(checks, CHECK_PASS, "state folder", settings->state, "");
+    else if (errno == ENOENT)
+        add_result(checks, CHECK_PASS, "state folder", "not made yet", "");
     else
         add_result(checks, CHECK_FAIL, "state folder", strerror(errno),
                    "run as its owner, or choose another with --state DIR");

@@ -11,6 +11,7 @@
 #include "common/io/frame.h"
 #include "common/io/httpc.h"
 #include "common/io/jointoken.h"
+#include "common/io/process.h"
 #include "common/pure/units.h"
 #include "worker/core/agent.h"
 #include "worker/core/checks.h"
@@ -43,6 +44,7 @@ static int read_token(const struct verb_call *call, struct join *join, struct er
         text[strcspn(text, "\r\n")] = '\0';
     } else {
         snprintf(text, sizeof(text), "%s", call->argv[0]);
+        process_hide(call->argv[0]); /* with --run it would stand in ps for as long as we run */
     }
     return join_token_parse(text, &join->token, err);
 }
@@ -87,8 +89,9 @@ static void print_screen(const struct join *join)
     struct buf out;
 
     buf_init(&out, 0);
-    buf_printf(&out, "sheaf-worker %s  joins %s as %s\n", SHEAF_VERSION, join->token.url,
-               settings->name);
+    buf_printf(&out, "sheaf-worker %s  %s %s as %s\n", SHEAF_VERSION,
+               join->call->dry_run ? "would join" : "joins",
+               join->token.url[0] ? join->token.url : "(no token given)", settings->name);
     print_devices(join, &out);
     buf_printf(&out,
                "Host      %s, %u.%u CPUs, %s memory, %s disk, %s%s%s, region %s, country %s\n",
@@ -250,6 +253,12 @@ static int prepare(struct join *join, struct err *err)
     return 0;
 }
 
+static int no_device(struct err *err)
+{
+    return err_set(err, ERR_UNSUPPORTED_HERE,
+                   "no device was found by NVML, AMD's sysfs or OpenCL: see the fixes above");
+}
+
 static int enrol(struct join *join, struct err *err)
 {
     const struct settings *settings = join->call->settings;
@@ -259,7 +268,7 @@ static int enrol(struct join *join, struct err *err)
         return rc;
     print_screen(join);
     if (join->host.device_count == 0)
-        return err_set(err, ERR_UNSUPPORTED_HERE, "no device was found: see the fixes above");
+        return no_device(err);
     rc = post(join, err);
     if (rc != 0)
         return rc;
@@ -296,13 +305,32 @@ static int measure(struct join *join, struct err *err)
 
     printf("Self-test, seeded by the orchestrator\n");
     fflush(stdout);
-    rc = agent_run(join->call->settings, &join->host, AGENT_JOIN, err);
+    rc = agent_run(join->call->settings, NULL, &join->host, AGENT_JOIN, err);
     if (rc == 0)
         printf(join->call->run ? "online as %s, waiting for work\n"
                                : "joined as %s; start it: sheaf-worker run\n",
                join->node.name);
     fflush(stdout);
     return rc;
+}
+
+/* What this machine has and would ask, without a word to anybody and without a file made. */
+static int show(struct join *join, struct err *err)
+{
+    struct checks_facts facts = {.settings = join->call->settings, .host = &join->host};
+    int rc = join->call->argc > 0 ? read_token(join->call, join, err) : 0;
+
+    if (rc == 0)
+        rc = devices_probe(&join->host, err);
+    if (rc != 0)
+        return rc;
+    if (join->token.url[0])
+        facts.url = facts.control = join->token.url;
+    checks_run(&facts, &join->checks);
+    print_screen(join);
+    if (join->host.device_count == 0)
+        return no_device(err);
+    return 0;
 }
 
 int verb_join(const struct verb_call *call)
@@ -314,11 +342,18 @@ int verb_join(const struct verb_call *call)
 
     BUG_ON(!join);
     join->call = call;
+    if (call->dry_run) {
+        rc = show(join, &err);
+        free(join);
+        return rc != 0 ? verb_fail(&err) : 0;
+    }
     rc = home_load(call->settings, &join->node, &err);
     if (rc == 0) {
         printf("joined already: %s (%s) at %s; its identity is kept\n", join->node.name,
                uuid_format(&join->node.node, id), join->node.url);
         free(join);
+        if (call->argc > 0)
+            process_hide(call->argv[0]);
         return call->run ? verb_run(call) : 0;
     }
     if (rc == -ERR_NOT_ENROLLED) {

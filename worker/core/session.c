@@ -34,6 +34,7 @@ struct session {
     bool up;
     uint32_t backoff_ms;
     uint32_t heartbeat_ms;
+    uint32_t term;     /* newest leadership that welcomed us */
     uint64_t seen_seq; /* newest durable message of the other side */
     int64_t heard_us;
     int64_t hello_us;
@@ -194,6 +195,11 @@ static void on_welcome(struct session *session, const Sheaf__Welcome *welcome)
         end(session, "protocol-version", "the orchestrator speaks another protocol version");
         return;
     }
+    if (welcome->term < session->term) {
+        end(session, "fence", "an orchestrator that was deposed answers here");
+        return;
+    }
+    session->term = welcome->term;
     session->up = true;
     session->backoff_ms = BACKOFF_MIN_MS;
     if (ms < HEARTBEAT_MIN || ms > HEARTBEAT_MAX)

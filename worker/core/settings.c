@@ -10,41 +10,45 @@
 #include "common/pure/units.h"
 
 static const struct config_option options[] = {
-    {"state", CONFIG_TEXT, NULL, 0, 0, false, "DIR",
+    {"state", CONFIG_TEXT, NULL, 0, 0, 0, "DIR",
      "state folder; default /var/lib/sheaf/worker as root, else ~/.local/state/sheaf/worker"},
-    {"name", CONFIG_TEXT, NULL, 0, 0, false, "NAME", "name of this node; default its host name"},
-    {"address", CONFIG_TEXT, NULL, 0, 0, false, "IP",
+    {"name", CONFIG_TEXT, NULL, 0, 0, 0, "NAME", "name of this node; default its host name"},
+    {"address", CONFIG_TEXT, NULL, 0, 0, 0, "IP",
      "address at which peers reach this machine; default the one that routes to the gateway"},
-    {"port-range", CONFIG_TEXT, "7700-7799", 0, 0, false, "LOW-HIGH",
+    {"port-range", CONFIG_TEXT, "7700-7799", 0, 0, 0, "LOW-HIGH",
      "ports for tasks; the last one answers reachability tests"},
-    {"probe-port", CONFIG_INT, "7800", 1, 65535, false, "PORT", "UDP port for delay measurements"},
-    {"price", CONFIG_MONEY, "0.10", 0, 0, false, "AMOUNT", "asked per device and hour"},
-    {"region", CONFIG_TEXT, "unknown", 0, 0, false, "NAME",
+    {"probe-port", CONFIG_INT, "7800", 1, 65535, 0, "PORT", "UDP port for delay measurements"},
+    {"price", CONFIG_MONEY, "0.10", 0, 0, 0, "AMOUNT", "asked per device and hour"},
+    {"region", CONFIG_TEXT, "unknown", 0, 0, 0, "NAME",
      "a label for people; placement goes by measured delays"},
-    {"country", CONFIG_TEXT, "ZZ", 0, 0, false, "CC", "ISO 3166 code of two letters"},
-    {"notice", CONFIG_DURATION, "30s", 0, INT64_C(86400000000), false, "TIME",
+    {"country", CONFIG_TEXT, "ZZ", 0, 0, 0, "CC", "ISO 3166 code of two letters"},
+    {"notice", CONFIG_DURATION, "30s", 0, INT64_C(86400000000), 0, "TIME",
      "how long a job keeps running when its owner wants the device back"},
-    {"devices", CONFIG_TEXT, "all", 0, 0, false, "LIST",
+    {"devices", CONFIG_TEXT, "all", 0, 0, 0, "LIST",
      "ordinals to offer, e.g. 0,2; the others are never touched"},
-    {"machine-id", CONFIG_TEXT, "/etc/machine-id", 0, 0, false, "FILE",
+    {"machine-id", CONFIG_TEXT, "/etc/machine-id", 0, 0, 0, "FILE",
      "what tells this machine from others"},
-    {"unsafe-runtime", CONFIG_TEXT, NULL, 0, 0, false, "process",
+    {"unsafe-runtime", CONFIG_TEXT, NULL, 0, 0, 0, "process",
      "'process' runs jobs WITHOUT isolation, as your user: only for tests and your own jobs"},
-    {"declared-rtt", CONFIG_TEXT, NULL, 0, 0, false, "PEER=US,...",
+    {"declared-rtt", CONFIG_TEXT, NULL, 0, 0, CONFIG_RELOAD, "PEER=US,...",
      "least delay to a peer (node name, address or address:probe-port), in microseconds, where the "
      "network cannot show it; reported as declared"},
-    {"orphan-ttl", CONFIG_DURATION, "60m", INT64_C(60000000), INT64_C(604800000000), false, "TIME",
-     "how long jobs run without a word from the orchestrator before orphan-policy applies"},
-    {"orphan-policy", CONFIG_TEXT, "keep", 0, 0, false, "keep|stop",
+    {"orphan-ttl", CONFIG_DURATION, "60m", INT64_C(60000000), INT64_C(604800000000), CONFIG_RELOAD,
+     "TIME", "how long jobs run without a word from the orchestrator before orphan-policy applies"},
+    {"orphan-policy", CONFIG_TEXT, "keep", 0, 0, CONFIG_RELOAD, "keep|stop",
      "what to do with jobs after orphan-ttl"},
-    {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), false, "TIME",
-     "how often to look whether somebody else uses a device"},
-    {"image-cache", CONFIG_BYTES, "20GB", 0, INT64_MAX, false, "SIZE",
+    {"cache-size", CONFIG_BYTES, "20GiB", 0, 0, 0, "SIZE",
+     "inputs of jobs kept for the next one with the same; 0 keeps none"},
+    {"log-limit", CONFIG_BYTES, "64MiB", 1 << 16, INT64_C(1) << 34, 0, "SIZE",
+     "kept of the output of each rank's process; the rest is cut with a line that says so"},
+    {"image-cache", CONFIG_BYTES, "20GB", 0, 0, 0, "SIZE",
      "what container images may take on disk, the longest unused going first; 0B runs none"},
-    {"image-registries", CONFIG_TEXT, "docker.io,ghcr.io,quay.io,nvcr.io", 0, 0, false, "LIST",
+    {"image-registries", CONFIG_TEXT, "docker.io,ghcr.io,quay.io,nvcr.io", 0, 0, 0, "LIST",
      "registries that images are pulled from, or 'all', or 'none': archives alone"},
-    {"log-level", CONFIG_TEXT, "info", 0, 0, false, "LEVEL", "debug, info, warn or error"},
-    {NULL, CONFIG_TEXT, NULL, 0, 0, false, NULL, NULL},
+    {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), CONFIG_RELOAD,
+     "TIME", "how often to look whether somebody else uses a device"},
+    {"log-level", CONFIG_TEXT, "info", 0, 0, CONFIG_RELOAD, "LEVEL", "debug, info, warn or error"},
+    {NULL, CONFIG_TEXT, NULL, 0, 0, 0, NULL, NULL},
 };
 
 const struct config_option *settings_options(void)
@@ -52,11 +56,13 @@ const struct config_option *settings_options(void)
     return options;
 }
 
-static int copy(char *out, size_t size, const char *key, const char *text, struct err *err)
+static int copy(const struct config *config, const char *key, char *out, size_t size,
+                struct err *err)
 {
+    const char *text = config_text(config, key);
+
     if (strlen(text) >= size)
-        return err_set_at(err, ERR_CONFIG_INVALID, key, "%s: longer than %zu characters", key,
-                          size - 1);
+        return config_refuse(config, key, err, "longer than %zu characters", size - 1);
     memcpy(out, text, strlen(text) + 1);
     return 0;
 }
@@ -78,8 +84,9 @@ static bool read_number(const char **text, uint32_t max, uint32_t *ret_value)
     return true;
 }
 
-static int read_state(const char *text, struct settings *settings, struct err *err)
+static int read_state(const struct config *config, struct settings *settings, struct err *err)
 {
+    const char *text = config_text(config, "state");
     const char *base = getenv("XDG_STATE_HOME");
     const char *home = getenv("HOME");
     int rc;
@@ -93,8 +100,8 @@ static int read_state(const char *text, struct settings *settings, struct err *e
     else
         rc = fs_path(settings->state, "%s/.local/state/sheaf/worker", home ? home : "");
     if (rc != 0 || settings->state[0] != '/')
-        return err_set_at(err, ERR_CONFIG_INVALID, "state",
-                          "state: not an absolute path of at most %d characters", FS_PATH - 64);
+        return config_refuse(config, "state", err, "not an absolute path of at most %d characters",
+                             FS_PATH - 64);
     return 0;
 }
 
@@ -120,20 +127,23 @@ static void default_name(char out[64])
         memcpy(out, "node", 5);
 }
 
-static int read_ports(const char *text, struct settings *settings, struct err *err)
+static int read_ports(const struct config *config, struct settings *settings, struct err *err)
 {
+    static const char *const keys[] = {"port-range", "probe-port", NULL};
+    const char *text = config_text(config, "port-range");
     const char *at = text;
 
     if (!read_number(&at, 65535, &settings->port_low) || *at++ != '-'
         || !read_number(&at, 65535, &settings->port_high) || *at != '\0' || settings->port_low == 0
         || settings->port_low >= settings->port_high)
-        return err_set_at(err, ERR_CONFIG_INVALID, "port-range",
-                          "port-range: '%s' is not LOW-HIGH of two ports, e.g. 7700-7799", text);
-    return 0;
+        return config_refuse(config, "port-range", err,
+                             "'%s' is not LOW-HIGH of two ports, e.g. 7700-7799", text);
+    return config_check_ports(config, keys, err);
 }
 
-static int read_devices(const char *text, struct settings *settings, struct err *err)
+static int read_devices(const struct config *config, struct settings *settings, struct err *err)
 {
+    const char *text = config_text(config, "devices");
     const char *at = text;
 
     settings->device_count = 0;
@@ -148,13 +158,13 @@ static int read_devices(const char *text, struct settings *settings, struct err 
         if (*at++ != ',')
             break;
     }
-    return err_set_at(err, ERR_CONFIG_INVALID, "devices",
-                      "devices: '%s' is neither 'all' nor a list of ordinals, e.g. 0,2", text);
+    return config_refuse(config, "devices", err,
+                         "'%s' is neither 'all' nor a list of ordinals, e.g. 0,2", text);
 }
 
-static int read_declared(const char *text, struct settings *settings, struct err *err)
+static int read_declared(const struct config *config, struct settings *settings, struct err *err)
 {
-    const char *at = text;
+    const char *at = config_text(config, "declared-rtt");
 
     while (at && *at) {
         struct declared_rtt *declared = &settings->declared[settings->declared_count];
@@ -174,9 +184,9 @@ static int read_declared(const char *text, struct settings *settings, struct err
     }
     return 0;
 bad:
-    return err_set_at(err, ERR_CONFIG_INVALID, "declared-rtt",
-                      "declared-rtt: near '%.40s': write PEER=MICROSECONDS, at most %d of them", at,
-                      SETTINGS_MAX_DECLARED);
+    return config_refuse(config, "declared-rtt", err,
+                         "near '%.40s': write PEER=MICROSECONDS, at most %d of them", at,
+                         SETTINGS_MAX_DECLARED);
 }
 
 static int read_choices(const struct config *config, struct settings *settings, struct err *err)
@@ -186,21 +196,17 @@ static int read_choices(const struct config *config, struct settings *settings, 
     const char *country = config_text(config, "country");
 
     if (unsafe && strcmp(unsafe, "process") != 0)
-        return err_set_at(err, ERR_CONFIG_INVALID, "unsafe-runtime",
-                          "unsafe-runtime: only 'process' exists");
+        return config_refuse(config, "unsafe-runtime", err, "only 'process' exists");
     settings->unsafe_process = unsafe != NULL;
     if (strcmp(orphan, "keep") != 0 && strcmp(orphan, "stop") != 0)
-        return err_set_at(err, ERR_CONFIG_INVALID, "orphan-policy",
-                          "orphan-policy: neither 'keep' nor 'stop'");
+        return config_refuse(config, "orphan-policy", err, "neither 'keep' nor 'stop'");
     settings->orphan_stop = strcmp(orphan, "stop") == 0;
     if (strlen(country) != 2 || !isupper((unsigned char)country[0])
         || !isupper((unsigned char)country[1]))
-        return err_set_at(err, ERR_CONFIG_INVALID, "country",
-                          "country: not two capital letters of ISO 3166");
+        return config_refuse(config, "country", err, "not two capital letters of ISO 3166");
     memcpy(settings->country, country, 3);
     if (!log_level_parse(config_text(config, "log-level"), &settings->log))
-        return err_set_at(err, ERR_CONFIG_INVALID, "log-level",
-                          "log-level: none of debug, info, warn, error");
+        return config_refuse(config, "log-level", err, "none of debug, info, warn, error");
     return 0;
 }
 
@@ -211,32 +217,30 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     const char *address = config_text(config, "address");
     int rc;
 
-    rc = read_state(config_text(config, "state"), &settings, err);
+    rc = read_state(config, &settings, err);
     if (rc == 0 && name)
-        rc = copy(settings.name, sizeof(settings.name), "name", name, err);
+        rc = copy(config, "name", settings.name, sizeof(settings.name), err);
     else if (rc == 0)
         default_name(settings.name);
     if (rc == 0 && !name_is_valid(settings.name))
-        rc = err_set_at(err, ERR_CONFIG_INVALID, "name",
-                        "name: '%s' is not 1-63 of a-z 0-9 - that starts with a letter",
-                        settings.name);
+        rc =
+            config_refuse(config, "name", err,
+                          "'%s' is not 1-63 of a-z 0-9 - that starts with a letter", settings.name);
     if (rc == 0 && address)
-        rc = copy(settings.address, sizeof(settings.address), "address", address, err);
+        rc = copy(config, "address", settings.address, sizeof(settings.address), err);
     if (rc == 0)
-        rc = read_ports(config_text(config, "port-range"), &settings, err);
+        rc = read_ports(config, &settings, err);
     if (rc == 0)
-        rc = copy(settings.region, sizeof(settings.region), "region", config_text(config, "region"),
-                  err);
+        rc = copy(config, "region", settings.region, sizeof(settings.region), err);
     if (rc == 0)
-        rc = read_devices(config_text(config, "devices"), &settings, err);
+        rc = read_devices(config, &settings, err);
     if (rc == 0)
-        rc = copy(settings.machine_id, sizeof(settings.machine_id), "machine-id",
-                  config_text(config, "machine-id"), err);
+        rc = copy(config, "machine-id", settings.machine_id, sizeof(settings.machine_id), err);
     if (rc == 0)
-        rc = read_declared(config_text(config, "declared-rtt"), &settings, err);
+        rc = read_declared(config, &settings, err);
     if (rc == 0)
-        rc = copy(settings.image_registries, sizeof(settings.image_registries), "image-registries",
-                  config_text(config, "image-registries"), err);
+        rc = copy(config, "image-registries", settings.image_registries,
+                  sizeof(settings.image_registries), err);
     if (rc == 0)
         rc = read_choices(config, &settings, err);
     if (rc != 0)
@@ -246,6 +250,8 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     settings.notice_s = (uint32_t)(config_int(config, "notice") / 1000000);
     settings.orphan_ttl_us = (uint64_t)config_int(config, "orphan-ttl");
     settings.image_cache = (uint64_t)config_int(config, "image-cache");
+    settings.cache_bytes = (uint64_t)config_int(config, "cache-size");
+    settings.log_bytes = (uint64_t)config_int(config, "log-limit");
     settings.usage_every_us = (uint64_t)config_int(config, "usage-every");
     *ret_settings = settings;
     return 0;
@@ -271,6 +277,16 @@ int settings_keep(const struct config *config, const struct settings *settings, 
     int rc = settings_path(settings, "settings.yaml", path, err);
 
     return rc == 0 ? config_save(config, skip, path, err) : rc;
+}
+
+void settings_take(struct settings *settings, const struct settings *fresh)
+{
+    settings->orphan_ttl_us = fresh->orphan_ttl_us;
+    settings->orphan_stop = fresh->orphan_stop;
+    settings->usage_every_us = fresh->usage_every_us;
+    memcpy(settings->declared, fresh->declared, sizeof(settings->declared));
+    settings->declared_count = fresh->declared_count;
+    settings->log = fresh->log;
 }
 
 uint32_t settings_rtt(const struct settings *settings, const char *name, const char *address,

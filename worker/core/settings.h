@@ -36,6 +36,8 @@ struct settings {
     uint32_t device_count; /* 0 = all */
     uint64_t orphan_ttl_us;
     bool orphan_stop;
+    uint64_t cache_bytes;
+    uint64_t log_bytes;
     uint64_t usage_every_us;
     uint64_t image_cache;       /* bytes; 0 = no images */
     char image_registries[512]; /* hosts, "all" or "none" */
@@ -57,6 +59,8 @@ int settings_recall(struct config *config, struct settings *settings,
 /* Keeps the options that were given in STATE/settings.yaml. ERR_IO, ERR_NO_SPACE. */
 int settings_keep(const struct config *config, const struct settings *settings,
                   struct err *err) SHEAF_MUST_USE;
+/* What a running worker takes over: the options with CONFIG_RELOAD. */
+void settings_take(struct settings *settings, const struct settings *fresh);
 /* max(measured, declared); measured 0 (no answer) stays 0. name may be empty. */
 uint32_t settings_rtt(const struct settings *settings, const char *name, const char *address,
                       uint32_t port, uint32_t measured_us);

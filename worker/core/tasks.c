@@ -629,15 +629,24 @@ static void on_logs(struct tasks *tasks, struct rank_task *task, const struct ta
     delivered(task, now_us, out);
 }
 
-static void on_unsendable(struct tasks *tasks, struct rank_task *task,
-                          const struct task_event *event, int64_t now_us, struct task_actions *out)
+/* What a rank that failed or was stopped cannot deliver changes nothing about why it ended. */
+static void lose_outputs(struct rank_task *task, enum fail_class class, const char *detail)
+{
+    task->outputs_due = false;
+    if (task->class == FAIL_NONE && !task->stopping)
+        set_end(task, ERR_OUTPUT_LOST, class, detail);
+}
+
+static void on_outputs_lost(struct tasks *tasks, struct rank_task *task,
+                            const struct task_event *event, int64_t now_us,
+                            struct task_actions *out)
 {
     (void)tasks;
-    if (task->phase != TASK_PHASE_COLLECTING)
+    if (task->phase != TASK_PHASE_COLLECTING || !task->outputs_due)
         return;
-    task->outputs_due = false;
-    task->logs_due = false;
-    set_end(task, event->reason, FAIL_PLATFORM, event->detail);
+    lose_outputs(task, event->class, event->detail);
+    if (task->logs_due)
+        act(out, TASK_ACT_SAVE, &task->id);
     delivered(task, now_us, out);
 }
 
@@ -693,9 +702,9 @@ static void tick_task(struct tasks *tasks, struct rank_task *task, int64_t now_u
         act(out, TASK_ACT_SAVE, &task->id);
         act(out, TASK_ACT_STOP, &task->id);
     } else if (task->phase == TASK_PHASE_COLLECTING && age_us >= TASKS_COLLECT_US) {
-        task->outputs_due = false;
+        if (task->outputs_due)
+            lose_outputs(task, FAIL_PROVIDER, "no gateway took the outputs in 15 minutes");
         task->logs_due = false;
-        set_end(task, ERR_TIMEOUT, FAIL_PLATFORM, "outputs or logs could not be delivered");
         finish(task, now_us, out);
     } else if (task->phase >= TASK_PHASE_DONE && age_us >= TASKS_LINGER_US) {
         drop(tasks, task, now_us, out);
@@ -744,7 +753,7 @@ void tasks_step(struct tasks *tasks, const struct task_event *event, int64_t now
         [TASK_EV_FETCHED] = on_fetched, [TASK_EV_PREPARED] = on_prepared,
         [TASK_EV_FAILED] = on_failed,   [TASK_EV_STARTED] = on_started,
         [TASK_EV_EXITED] = on_exited,   [TASK_EV_OUTPUTS] = on_outputs,
-        [TASK_EV_LOGS] = on_logs,       [TASK_EV_UNSENDABLE] = on_unsendable,
+        [TASK_EV_LOGS] = on_logs,       [TASK_EV_OUTPUTS_LOST] = on_outputs_lost,
         [TASK_EV_LOST] = on_lost,       [TASK_EV_RECLAIM] = on_reclaim,
         [TASK_EV_RELENT] = on_relent,
     };

@@ -21,7 +21,8 @@
 /* Jobs whose newest epoch is remembered after their task is gone; the oldest is forgotten first.
  * Orders live five minutes, so that this many jobs would have to end here within five minutes. */
 #define TASKS_MAX_FENCES 1024
-/* Outputs and logs that cannot be delivered for this long are given up. */
+/* Outputs and logs that cannot be delivered for this long are given up: the former are a failure.
+ */
 #define TASKS_COLLECT_US ((int64_t)15 * 60 * 1000000)
 /* A finished task that nobody asks to forget is dropped after this. */
 #define TASKS_LINGER_US ((int64_t)60 * 60 * 1000000)
@@ -114,13 +115,13 @@ enum task_event_kind {
     TASK_EV_FAILED, /* fetching, preparing or releasing failed: reason, class, detail */
     TASK_EV_STARTED,
     TASK_EV_EXITED,
-    TASK_EV_OUTPUTS,    /* all stored */
-    TASK_EV_LOGS,       /* all acknowledged */
-    TASK_EV_UNSENDABLE, /* outputs or logs cannot be delivered: reason, detail */
-    TASK_EV_LOST,       /* its supervisor is gone, as after a restart of the host */
-    TASK_EV_RECLAIM,    /* the owner wants a device of it back: notice_us is when notice ends */
-    TASK_EV_RELENT,     /* the owner no longer does */
-    TASK_EV_TICK,       /* time passed */
+    TASK_EV_OUTPUTS,      /* all stored */
+    TASK_EV_LOGS,         /* all acknowledged */
+    TASK_EV_OUTPUTS_LOST, /* they cannot be delivered: class, detail */
+    TASK_EV_LOST,         /* its supervisor is gone, as after a restart of the host */
+    TASK_EV_RECLAIM,      /* the owner wants a device of it back: notice_us is when notice ends */
+    TASK_EV_RELENT,       /* the owner no longer does */
+    TASK_EV_TICK,         /* time passed */
     TASK_EV_COUNT,
 };
 
@@ -131,7 +132,7 @@ struct task_event {
     const uint8_t *attempt_uid; /* PREPARE: 16 bytes */
     const uint32_t *device;     /* PREPARE */
     uint32_t device_count;
-    enum err_code reason; /* FAILED, UNSENDABLE, STOP; PREPARE: a refusal that the shell found */
+    enum err_code reason; /* FAILED, STOP; PREPARE: a refusal that the shell found */
     enum fail_class class;
     const char *detail; /* may be NULL */
     uint32_t port;      /* PREPARED */

@@ -249,6 +249,21 @@ static void retry_later(struct transfers *transfers, struct transfer *transfer)
     evtimer_add(transfers->retry, &wait);
 }
 
+/* Asking again would be answered the same: the gateway knows what it stores and what is over. */
+static bool is_final(enum err_code code, bool fetch)
+{
+    if (code == ERR_NOT_FOUND)
+        return true;
+    return !fetch && (code == ERR_BODY_TOO_LARGE || code == ERR_STATE_CONFLICT);
+}
+
+static enum err_code fetch_or(bool fetch, enum err_code code)
+{
+    if (fetch)
+        return ERR_INPUT_UNAVAILABLE;
+    return code != ERR_NONE ? code : ERR_IO;
+}
+
 static void take_error(struct transfers *transfers, const Sheaf__BulkError *error)
 {
     struct transfer **lists[] = {&transfers->fetch, &transfers->put};
@@ -262,9 +277,8 @@ static void take_error(struct transfers *transfers, const Sheaf__BulkError *erro
             continue;
         log_warn("transfer", "error", "code=%s try=%u detail=" LOG_Q, error->code, transfer->tries,
                  error->detail);
-        /* Not found is final for an input: the gateway knows what it stores. */
-        if (transfer->tries + 1 >= TRANSFER_MAX_TRIES || (i == 0 && code == ERR_NOT_FOUND))
-            fail(transfers, lists[i], i == 0 ? ERR_INPUT_UNAVAILABLE : ERR_IO, error->detail);
+        if (transfer->tries + 1 >= TRANSFER_MAX_TRIES || is_final(code, i == 0))
+            fail(transfers, lists[i], fetch_or(i == 0, code), error->detail);
         else
             retry_later(transfers, transfer);
         return;

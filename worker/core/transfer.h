@@ -14,7 +14,7 @@
 #include "common/pure/err.h"
 #include "worker/core/bulk.h"
 
-/* A transfer that the gateway ends with an error is tried this often in all. */
+/* A transfer that the gateway ends with an error is tried this often in all: within 16 s. */
 #define TRANSFER_MAX_TRIES 6u
 
 struct transfers;

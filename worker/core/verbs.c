@@ -11,6 +11,7 @@
 
 #include "common/io/clock.h"
 #include "common/io/loop.h"
+#include "common/pure/exit_code.h"
 #include "common/pure/units.h"
 #include "worker/core/agent.h"
 #include "worker/core/checks.h"
@@ -20,26 +21,12 @@
 
 int verb_fail(const struct err *err)
 {
-    static const struct {
-        enum err_code code;
-        int exit_code;
-    } codes[] = {
-        {ERR_USAGE, 2},           {ERR_CONFIG_INVALID, 2}, {ERR_NOT_FOUND, 3},
-        {ERR_NOT_ENROLLED, 4},    {ERR_TOKEN_INVALID, 4},  {ERR_TLS_VERIFY, 4},
-        {ERR_ALREADY_RUNNING, 5}, {ERR_STATE_CONFLICT, 5}, {ERR_JOIN_TOKEN_SPENT, 5},
-        {ERR_UUID_CONFLICT, 5},   {ERR_STATE_CORRUPT, 5},  {ERR_SELFTEST_FAILED, 5},
-        {ERR_TIMEOUT, 8},         {ERR_UNREACHABLE, 9},    {ERR_INTERRUPTED, 130},
-    };
     const struct err_info *info = err_info(err->code);
 
-    fprintf(stderr, "sheaf-worker: %s: %s\n", info->title, err->text);
+    fprintf(stderr, "sheaf-worker: %s: %s (%s)\n", info->title, err->text, info->slug);
     if (info->hint[0])
         fprintf(stderr, "  next: %s\n", info->hint);
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-        if (codes[i].code == err->code)
-            return codes[i].exit_code;
-    }
-    return 1; /* any other refusal */
+    return exit_code_of(err->code);
 }
 
 /* -- asking the daemon ------------------------------------------------------------------------- */
@@ -234,7 +221,7 @@ static int run_agent(const struct verb_call *call, enum agent_mode mode)
         return 1;
     rc = devices_probe(host, &err);
     if (rc == 0)
-        rc = agent_run(call->settings, host, mode, &err);
+        rc = agent_run(call->settings, call->config, host, mode, &err);
     free(host);
     return finish(rc, &err);
 }
@@ -321,6 +308,14 @@ static void print_links(const json_t *links)
     }
 }
 
+static void print_cache(const json_t *cache)
+{
+    printf("Cache     %.1f of %.1f MB, %" JSON_INTEGER_FORMAT " files\n",
+           (double)json_integer_value(json_object_get(cache, "bytes")) / 1e6,
+           (double)json_integer_value(json_object_get(cache, "limit")) / 1e6,
+           json_integer_value(json_object_get(cache, "files")));
+}
+
 static void print_status(const json_t *status)
 {
     printf("Node      %s (%s)\n", json_text(status, "name"), json_text(status, "node"));
@@ -332,6 +327,7 @@ static void print_status(const json_t *status)
            json_is_true(json_object_get(status, "paused")) ? "  (paused by you)" : "");
     printf("Address   %s  runtime %s  pid %" JSON_INTEGER_FORMAT "\n", json_text(status, "address"),
            json_text(status, "runtime"), json_integer_value(json_object_get(status, "pid")));
+    print_cache(json_object_get(status, "cache"));
     print_devices(json_object_get(status, "devices"));
     print_tasks(json_object_get(status, "tasks"));
     print_links(json_object_get(status, "links"));

@@ -8,12 +8,13 @@
 #include "worker/core/settings.h"
 
 struct verb_call {
-    const struct config *config;
+    struct config *config;
     const struct settings *settings;
     int argc; /* what follows the verb; options are taken out */
     char **argv;
-    bool json; /* -o json */
-    bool run;  /* join --run */
+    bool json;    /* -o json */
+    bool run;     /* join --run */
+    bool dry_run; /* join --dry-run */
 };
 
 int verb_join(const struct verb_call *call);

@@ -20,7 +20,7 @@ void driver_command_fini(struct driver_command *command)
         close(command->fd[i]);
     spec_texts_fini(&command->argv);
     memset(command, 0, sizeof(*command));
-    command->info_fd = -1;
+    command->info_fd = command->root_fd = -1;
 }
 
 void driver_add_init(const struct plan_task *task, const struct driver_user *user,
@@ -55,7 +55,7 @@ static void process_folders(const struct plan_task *task, char job[FS_PATH], cha
 static int process_command(const struct plan_task *task, const struct driver_user *user,
                            struct driver_command *ret_command, struct err *err)
 {
-    struct driver_command command = {.info_fd = -1};
+    struct driver_command command = {.info_fd = -1, .root_fd = -1};
     char job[FS_PATH];
     char out[FS_PATH];
 

@@ -27,6 +27,7 @@ struct driver_command {
     int fd[16]; /* inherited, ≥ DRIVER_FIRST_FD, not close-on-exec; closed by _fini */
     uint32_t fd_count;
     int info_fd; /* the sandbox writes its pid as JSON there; -1: the started process is it */
+    int root_fd; /* to be held while the sandbox lives; -1: none */
 };
 
 struct driver {

@@ -158,14 +158,16 @@ static json_t *procs_to_json(const struct plan_task *task)
 int plan_task_write(const struct plan_task *task, struct err *err)
 {
     json_t *value = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:I, s:I}",
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:I, s:I, "
+        "s:I}",
         "name", task->name, "driver", task->driver, "libexec", task->libexec, "image", task->image,
         "podman", task->podman, "env", texts_to_json(&task->env), "script", task->script, "procs",
         procs_to_json(task), "memory", (json_int_t)task->limits.memory, "pids",
         (json_int_t)task->limits.pids, "cpu_milli", (json_int_t)task->limits.cpu_milli, "cgroup",
         cgroup_to_json(&task->cgroup), "shm", (json_int_t)task->shm, "device_nodes",
         texts_to_json(&task->device_nodes), "peers", texts_to_json(&task->peers), "filter",
-        (json_int_t)task->filter, "stop_grace_ms", (json_int_t)task->stop_grace_ms);
+        (json_int_t)task->filter, "stop_grace_ms", (json_int_t)task->stop_grace_ms, "log_limit",
+        (json_int_t)task->log_limit);
     if (value == NULL)
         return err_set(err, ERR_INVALID_ENCODING, "script or environment is not valid UTF-8");
     return file_put(task->dir, PLAN_TASK, value, err);
@@ -242,7 +244,8 @@ static bool task_from_json(const json_t *value, struct plan_task *task)
            && number_from_json(value, "shm", INT64_MAX, &task->shm)
            && texts_from_json(json_object_get(value, "device_nodes"), &task->device_nodes)
            && texts_from_json(json_object_get(value, "peers"), &task->peers)
-           && number_from_json(value, "stop_grace_ms", INT64_MAX, &task->stop_grace_ms);
+           && number_from_json(value, "stop_grace_ms", INT64_MAX, &task->stop_grace_ms)
+           && number_from_json(value, "log_limit", INT64_MAX, &task->log_limit);
 }
 
 int plan_task_read(const char *dir, struct plan_task *ret_task, struct err *err)
@@ -304,7 +307,7 @@ static uint64_t start_ticks(int pid)
     return ticks;
 }
 
-static void boot_id(char out[64])
+void plan_boot_id(char out[64])
 {
     struct buf text;
 
@@ -319,7 +322,7 @@ int plan_run_write(const char *dir, struct err *err)
 {
     char boot[64];
 
-    boot_id(boot);
+    plan_boot_id(boot);
     return file_put(dir, PLAN_RUN,
                     json_pack("{s:i, s:s, s:I}", "pid", (int)getpid(), "boot_id", boot,
                               "start_ticks", (json_int_t)start_ticks((int)getpid())),
@@ -351,7 +354,7 @@ bool plan_run_lives(const struct plan_run *run)
 {
     char boot[64];
 
-    boot_id(boot);
+    plan_boot_id(boot);
     return strcmp(boot, run->boot_id) == 0 && run->start_ticks != 0
            && start_ticks(run->pid) == run->start_ticks;
 }

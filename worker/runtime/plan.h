@@ -24,6 +24,8 @@
 /* task.json: the plan with what the runtime decided, owned. */
 struct plan_task {
     char dir[FS_PATH];
+    char
+        roots[FS_PATH]; /* where sandbox roots are kept; from the command line, not from the file */
     char name[96];
     char driver[16];
     char libexec[FS_PATH];
@@ -40,6 +42,7 @@ struct plan_task {
     struct spec_texts peers;
     enum filter_mode filter;
     uint64_t stop_grace_ms;
+    uint64_t log_limit;
 };
 
 /* run.json: which process the supervisor is. */
@@ -63,6 +66,7 @@ int plan_release_read(const char *dir, struct spec_texts *ret_env, struct err *e
 
 int plan_run_write(const char *dir, struct err *err) SHEAF_MUST_USE; /* of this process */
 int plan_run_read(const char *dir, struct plan_run *ret_run, struct err *err) SHEAF_MUST_USE;
+void plan_boot_id(char out[64]);
 /* The very process that wrote it still exists. */
 bool plan_run_lives(const struct plan_run *run);
 

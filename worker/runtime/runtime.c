@@ -57,8 +57,11 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
         return err_set(err, ERR_IO, "the state folder must be an absolute path");
     }
     runtime->base = base;
+    runtime->nursery = -1;
     runtime->driver = unsafe_process ? &driver_process : &driver_bwrap;
-    rc = spawn_libexec(runtime->libexec, err);
+    rc = fs_path(runtime->roots, "%s/root", state_dir) == 0
+             ? spawn_libexec(runtime->libexec, err)
+             : err_set(err, ERR_IO, "the state folder's path is too long");
     if (rc == 0)
         rc = runtime->driver->probe(err);
     if (rc != 0) {
@@ -77,6 +80,9 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
 
 void runtime_free(struct runtime *runtime)
 {
+    if (runtime == NULL)
+        return;
+    nursery_close(runtime);
     free(runtime);
 }
 

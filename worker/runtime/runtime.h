@@ -27,8 +27,6 @@
 
 #define RUNTIME_MAX_PROCS SPEC_MAX_GPUS_PER_NODE
 #define RUNTIME_MAX_PEERS SPEC_MAX_NODES
-/* Output of one process beyond this is cut, with a line that says so. */
-#define RUNTIME_LOG_LIMIT ((uint64_t)64 << 20)
 
 struct runtime_proc {
     uint32_t rank;         /* process rank: name of its log files */
@@ -54,6 +52,7 @@ struct runtime_plan {
     uint32_t peer_count;
     bool filter;            /* install the nft filter (where the probe says it can) */
     uint64_t stop_grace_ms; /* SIGTERM to SIGKILL */
+    uint64_t log_limit;     /* bytes kept of each process's output (log_shape.h) */
 };
 
 struct runtime_exit {
@@ -128,6 +127,11 @@ int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_ho
                   struct task **ret_task, struct err *err) SHEAF_MUST_USE;
 /* Removes cgroups, filter and the folder (not log/ and out/ if keep). After the exit alone. */
 void runtime_clean(struct task *task, bool keep_output);
+/*
+ * The same for a folder that nobody will adopt: its record is gone, or says that it is over. A
+ * supervisor that still lives is killed, and its sandbox with it. Blocks up to a second.
+ */
+void runtime_sweep(const char *dir);
 void task_free(struct task *task); /* forgets; does not stop it */
 
 #endif

@@ -11,7 +11,10 @@ struct runtime {
     struct cgroup_layout cgroup; /* empty: no limits */
     enum filter_mode filter;
     char libexec[FS_PATH];
+    char roots[FS_PATH]; /* root.h */
     struct runtime_probe probe;
+    int nursery; /* to the process that forks supervisors; -1: none yet */
+    pid_t nursery_pid;
 };
 
 struct task {
@@ -28,5 +31,13 @@ struct task {
     bool clean; /* the supervisor left nothing behind */
     struct runtime_exit exit;
 };
+
+/*
+ * Has a supervisor made for the task in this folder, which takes listen_fd over. It is nobody's
+ * child here: its news comes by the socket.
+ */
+int nursery_order(struct runtime *runtime, const char *dir, int listen_fd,
+                  struct err *err) SHEAF_MUST_USE;
+void nursery_close(struct runtime *runtime);
 
 #endif

@@ -559,7 +559,7 @@ static void close_loop(struct supervisor *super)
 {
     struct event **events[] = {&super->on_listen, &super->on_control, &super->on_info,
                                &super->on_child,  &super->on_term,    &super->grace,
-                               &super->linger,    &super->remove};
+                               &super->linger,    &super->remove,     &super->on_claim};
 
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         drop_event(events[i]);
@@ -585,6 +585,15 @@ static void begin_failed(struct supervisor *super, const struct err *err)
     supervise_advance(super);
 }
 
+static void on_claim(evutil_socket_t fd, short what, void *arg)
+{
+    const struct supervisor *super = arg;
+
+    (void)fd;
+    (void)what;
+    user_claim_answer(&super->claim);
+}
+
 static void begin(struct supervisor *super)
 {
     struct err err = {0};
@@ -592,6 +601,8 @@ static void begin(struct supervisor *super)
 
     if (rc == 0)
         rc = supervise_start(super, &err);
+    if (super->claim.name >= 0)
+        super->on_claim = add_event(super, super->claim.name, EV_READ, on_claim);
     if (super->control >= 0)
         super->on_control = add_event(super, super->control, EV_READ, on_control);
     if (super->info_fd >= 0)
@@ -603,18 +614,21 @@ static void begin(struct supervisor *super)
         begin_failed(super, &err);
 }
 
-int supervise(const char *dir)
+int supervise(const char *dir, const char *roots)
 {
     struct supervisor *super = mem_new(1, sizeof(*super));
     struct err err = {0};
 
     buf_init(&super->info, INFO_LIMIT);
-    super->control = super->info_fd = super->noise = super->uid_lock = -1;
+    super->control = super->info_fd = super->noise = super->root_fd = -1;
+    super->claim = (struct user_claim){-1, -1};
     int rc = plan_task_read(dir, &super->task, &err);
     if (rc == 0) {
         super->driver = driver_get(super->task.driver);
         if (super->driver == NULL)
             rc = err_set(&err, ERR_STATE_CORRUPT, "unknown driver %s", super->task.driver);
+        else
+            rc = fs_path(super->task.roots, "%s", roots);
     }
     if (rc != 0) {
         fprintf(stderr, "%s\n", err.text);
@@ -628,8 +642,9 @@ int supervise(const char *dir)
     close_loop(super);
     if (super->noise >= 0)
         close(super->noise);
-    if (super->uid_lock >= 0)
-        close(super->uid_lock);
+    if (super->root_fd >= 0)
+        close(super->root_fd);
+    user_claim_end(&super->claim);
     buf_fini(&super->info);
     plan_task_fini(&super->task);
     free(super);

@@ -12,9 +12,15 @@
  * exit.json in place.
  */
 #define SUPERVISE_LISTEN_FD 3
-#define SUPERVISE_WORD      64
+/*
+ * One process of the worker's forks the supervisors, so that the program starts once and not for
+ * each task. On this descriptor (SOCK_SEQPACKET) it takes a task's folder with the listening socket
+ * attached. It ends with the worker; they do not.
+ */
+#define SUPERVISE_NURSERY_FD 3
+#define SUPERVISE_WORD       64
 
-/* Runs until the task is over. Returns the exit status of the program. */
-int supervise(const char *dir);
+/* Runs until the task is over; roots: see root.h. Returns the exit status of the program. */
+int supervise(const char *dir, const char *roots);
 
 #endif

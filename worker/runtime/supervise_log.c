@@ -3,11 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/io/clock.h"
 #include "worker/runtime/supervise_private.h"
 
 #define CHUNK 65536
-
-static const char cut_line[] = "\n[sheaf: the limit of this output is reached; the rest is cut]\n";
 
 static bool write_all(int fd, const char *bytes, size_t length)
 {
@@ -24,27 +23,31 @@ static bool write_all(int fd, const char *bytes, size_t length)
 }
 
 /* What cannot be kept is dropped: output never holds the task back. */
+static void log_write(struct log_stream *log, struct buf *text)
+{
+    if (text->length > 0 && !log->broken && !write_all(log->file, text->data, text->length))
+        log->broken = true; /* the disk is full, most likely */
+    buf_fini(text);
+}
+
 static void log_keep(struct log_stream *log, const char *bytes, size_t length)
 {
-    uint64_t room = RUNTIME_LOG_LIMIT - log->written;
+    struct buf text;
 
-    if (log->cut)
-        return;
-    size_t kept = length < room ? length : (size_t)room;
-    if (!write_all(log->file, bytes, kept)) {
-        log->cut = true; /* the disk is full, most likely: one more line might fit later */
-    } else {
-        log->written += kept;
-        log->cut = kept < length;
-    }
-    if (log->cut && !write_all(log->file, cut_line, sizeof(cut_line) - 1))
-        return;
+    buf_init(&text, 0);
+    log_shape_add(&log->shape, bytes, length, clock_mono_us(), &text);
+    log_write(log, &text);
 }
 
 static void log_end(struct log_stream *log)
 {
+    struct buf text;
+
     if (log->event == NULL)
         return;
+    buf_init(&text, 0);
+    log_shape_end(&log->shape, &text);
+    log_write(log, &text);
     event_free(log->event);
     log->event = NULL;
     close(log->pipe);
@@ -89,6 +92,7 @@ static int log_open(struct supervisor *super, uint32_t index, int *ret_write, st
         return err_set(err, ERR_IO, "cannot make a pipe: %s", strerror(errno));
     *ret_write = fds[1];
     log->super = super;
+    log_shape_init(&log->shape, &super->budget[index / 2]);
     log->pipe = fds[0];
     log->file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log->file < 0) {
@@ -109,6 +113,8 @@ int supervise_logs_open(struct supervisor *super, int *ret_write, struct err *er
 
     if (rc == 0)
         rc = fs_mkdir(folder, 0700, err);
+    for (uint32_t i = 0; i < super->task.proc_count; i++)
+        super->budget[i].left = super->task.log_limit;
     for (uint32_t i = 0; i < 2 * super->task.proc_count; i++)
         ret_write[i] = -1;
     for (uint32_t i = 0; rc == 0 && i < 2 * super->task.proc_count; i++)

@@ -9,8 +9,10 @@
 #include "common/pure/buf.h"
 #include "worker/runtime/driver.h"
 #include "worker/runtime/init_wire.h"
+#include "worker/runtime/log_shape.h"
 #include "worker/runtime/plan.h"
 #include "worker/runtime/supervise.h"
+#include "worker/runtime/users.h"
 
 /* The worker, a restarted worker, and one more during the change. */
 #define SUPERVISE_MAX_CLIENTS 4
@@ -23,8 +25,8 @@ struct log_stream {
     struct event *event; /* NULL = closed */
     int pipe;
     int file;
-    uint64_t written;
-    bool cut;
+    struct log_shape shape;
+    bool broken; /* the file takes no more */
 };
 
 struct client {
@@ -38,9 +40,10 @@ struct supervisor {
     struct plan_task task;
     const struct driver *driver;
     struct driver_user user;
-    int uid_lock;
-    bool limited;  /* control groups exist */
-    bool filtered; /* a table exists */
+    struct user_claim claim; /* of user; held as long as we live */
+    int root_fd;             /* holds the sandbox's root */
+    bool limited;            /* control groups exist */
+    bool filtered;           /* a table exists */
 
     pid_t child; /* what we forked; 0 = reaped */
     bool child_failed;
@@ -51,10 +54,12 @@ struct supervisor {
     int control; /* to sheaf-task-init */
     int noise;   /* stderr of bwrap and sheaf-task-init */
     struct log_stream log[2 * RUNTIME_MAX_PROCS];
+    struct log_budget budget[RUNTIME_MAX_PROCS];
     uint32_t open_logs;
     struct client client[SUPERVISE_MAX_CLIENTS];
 
     struct event *on_listen;
+    struct event *on_claim;
     struct event *on_control;
     struct event *on_info;
     struct event *on_child;

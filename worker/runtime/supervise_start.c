@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,40 +14,23 @@
 /*
  * Users of tasks, one per task that lives on this machine, so that the filter can tell them apart:
  * the first half for tasks without peers, the second for gangs. Debian and systemd hand out none of
- * 60578…61183; a lock file marks one as taken.
+ * 60578…61183.
  */
-#define UID_FIRST  60600u
-#define UID_COUNT  290u
-#define UID_GANGS  (UID_FIRST + UID_COUNT)
-#define UID_FOLDER "/run/sheaf-uid"
+#define UID_FIRST 60600u
+#define UID_COUNT 290u
+#define UID_GANGS (UID_FIRST + UID_COUNT)
 /* bwrap and sheaf-task-init count against the tenant's number of processes. */
 #define PIDS_OVERHEAD 2u
 
 static int user_take(struct supervisor *super, struct err *err)
 {
-    char path[FS_PATH];
     uid_t first = super->task.peers.count > 0 ? UID_GANGS : UID_FIRST;
-    int rc = fs_mkdir(UID_FOLDER, 0700, err);
+    uid_t uid;
+    int rc = user_claim(first, UID_COUNT, &super->claim, &uid, err);
 
-    if (rc != 0)
-        return rc;
-    for (uint32_t i = 0; i < UID_COUNT; i++) {
-        uid_t uid = first + i;
-        if (fs_path(path, UID_FOLDER "/%u", (unsigned)uid) != 0)
-            break;
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0)
-            return err_set(err, ERR_IO, "cannot open %s: %s", path, strerror(errno));
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            super->uid_lock = fd; /* held as long as we live */
-            super->user.uid = uid;
-            super->user.gid = uid;
-            super->user.drop = true;
-            return 0;
-        }
-        close(fd);
-    }
-    return err_set(err, ERR_TOO_MANY, "%u tasks run on this machine", UID_COUNT);
+    if (rc == 0)
+        super->user = (struct driver_user){.uid = uid, .gid = uid, .drop = true};
+    return rc;
 }
 
 /* Groups that open the task's devices. Fails on a device that no group opens. */
@@ -101,7 +83,6 @@ static int user_prepare(struct supervisor *super, struct err *err)
 {
     int rc;
 
-    super->uid_lock = -1;
     if (geteuid() != 0 || !super->driver->isolated)
         return 0;
     rc = user_take(super, err);
@@ -186,7 +167,7 @@ static int fork_sandbox(struct supervisor *super, const struct driver_command *c
 
 static int start_sandbox(struct supervisor *super, struct err *err)
 {
-    struct driver_command command = {.info_fd = -1};
+    struct driver_command command = {.info_fd = -1, .root_fd = -1};
     int low[1 + 2 * RUNTIME_MAX_PROCS];
     uint32_t low_count = 1 + 2 * super->task.proc_count;
     int pair[2];
@@ -200,6 +181,7 @@ static int start_sandbox(struct supervisor *super, struct err *err)
         rc = super->driver->command(&super->task, &super->user, &command, err);
     if (rc == 0) {
         super->info_fd = command.info_fd;
+        super->root_fd = command.root_fd;
         rc = fork_sandbox(super, &command, low, low_count, err);
         driver_command_fini(&command);
     }

@@ -4,14 +4,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/io/clock.h"
@@ -49,49 +47,6 @@ static int control_socket(const char *dir, bool listening, struct err *err)
     if (!good && fd >= 0)
         close(fd);
     return rc;
-}
-
-static int supervisor_spawn(const struct runtime *runtime, const char *dir, int listen_fd,
-                            struct err *err)
-{
-    static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-    char program[FS_PATH];
-    char folder[FS_PATH];
-    char log[FS_PATH];
-    char *argv[] = {program, folder, NULL};
-    char *env[] = {path_env, NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    pid_t pid;
-    int status = 0;
-
-    if (fs_path(program, "%s/sheaf-supervisor", runtime->libexec) != 0
-        || fs_path(folder, "%s", dir) != 0 || fs_path(log, "%s/" PLAN_LOG, dir) != 0)
-        return err_set(err, ERR_IO, "path too long: %.120s", dir);
-    sigemptyset(&none);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    /* The socket first: it may sit on one of the numbers that follow. */
-    posix_spawn_file_actions_adddup2(&actions, listen_fd, SUPERVISE_LISTEN_FD);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_APPEND,
-                                     0600);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    posix_spawn_file_actions_addclosefrom_np(&actions, SUPERVISE_LISTEN_FD + 1);
-    int failed = posix_spawn(&pid, program, &actions, &attributes, argv, env);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (failed != 0)
-        return err_set(err, ERR_IO, "cannot run %s: %s", program, strerror(failed));
-    /* It forks and ends at once; where children are reaped for us there is no status. */
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return err_set(err, ERR_IO, "sheaf-supervisor did not start; see %s", log);
-    return 0;
 }
 
 /* -- news ------------------------------------------------------------------------------------- */
@@ -258,6 +213,7 @@ static void plan_copy(const struct runtime *runtime, const struct runtime_plan *
         spec_texts_add(&task->peers, plan->peers[i]);
     task->filter = plan->filter ? runtime->filter : FILTER_NONE;
     task->stop_grace_ms = plan->stop_grace_ms;
+    task->log_limit = plan->log_limit;
 }
 
 static int folders_make(const char *dir, struct err *err)
@@ -311,7 +267,7 @@ int runtime_prepare(struct runtime *runtime, const struct runtime_plan *plan,
         return listen_fd;
     /* Connected before it runs, so that no word is lost and its death is seen. */
     fd = control_socket(plan->dir, false, err);
-    rc = fd < 0 ? fd : supervisor_spawn(runtime, plan->dir, listen_fd, err);
+    rc = fd < 0 ? fd : nursery_order(runtime, plan->dir, listen_fd, err);
     close(listen_fd);
     if (rc != 0) {
         if (fd >= 0)
@@ -498,6 +454,18 @@ void runtime_clean(struct task *task, bool keep_output)
     }
     if (rc != 0)
         log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, task->dir, err.text);
+}
+
+void runtime_sweep(const char *dir)
+{
+    struct runtime_exit exit;
+    struct err err = {0};
+    bool clean = false;
+
+    if (plan_exit_read(dir, &exit, &clean, NULL) != 0 || !clean)
+        clean_leftovers(dir);
+    if (fs_remove_tree(dir, &err) != 0)
+        log_warn("runtime", "folder_left", "dir=" LOG_Q " error=" LOG_Q, dir, err.text);
 }
 
 void task_free(struct task *task)

@@ -10,6 +10,7 @@
 #include "cli/api.h"
 #include "cli/command.h"
 #include "cli/table.h"
+#include "cli/term.h"
 
 #define MAX_WORDS 16
 
@@ -121,13 +122,13 @@ static void test_every_verb_has_help_and_stands_in_man_page_and_completion(void 
 static void test_exit_codes_follow_the_error(void **state)
 {
     (void)state;
-    assert_int_equal(exit_code_of(ERR_INSUFFICIENT_FUNDS, 0), EXIT_FUNDS);
-    assert_int_equal(exit_code_of(ERR_NOT_FOUND, 0), EXIT_NOT_FOUND);
-    assert_int_equal(exit_code_of(ERR_UNKNOWN_FIELD, 0), EXIT_USAGE);
-    assert_int_equal(exit_code_of(ERR_ALREADY_TERMINAL, 0), EXIT_REFUSED);
-    assert_int_equal(exit_code_of(ERR_UNREACHABLE, 0), EXIT_UNREACHABLE);
-    assert_int_equal(exit_code_of(ERR_TOKEN_INVALID, 0), EXIT_AUTH);
-    assert_int_equal(exit_code_of(ERR_NETWORK_TOO_FAR, 0), EXIT_CAPACITY);
+    assert_int_equal(exit_code_of(ERR_INSUFFICIENT_FUNDS), EXIT_FUNDS);
+    assert_int_equal(exit_code_of(ERR_NOT_FOUND), EXIT_NOT_FOUND);
+    assert_int_equal(exit_code_of(ERR_UNKNOWN_FIELD), EXIT_USAGE);
+    assert_int_equal(exit_code_of(ERR_ALREADY_TERMINAL), EXIT_REFUSED);
+    assert_int_equal(exit_code_of(ERR_UNREACHABLE), EXIT_UNREACHABLE);
+    assert_int_equal(exit_code_of(ERR_TOKEN_INVALID), EXIT_AUTH);
+    assert_int_equal(exit_code_of(ERR_NETWORK_TOO_FAR), EXIT_CAPACITY);
 }
 
 struct seen {
@@ -217,6 +218,32 @@ static void test_long_text_is_wrapped_to_the_terminal(void **state)
     }
 }
 
+/* What a job prints must not steer the terminal of who looks at it. */
+static void test_control_characters_are_shown(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *shown;
+    } cases[] = {
+        {"plain\ttext\r\n", "plain\ttext\r\n"},     {"\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"},
+        {"\x1b]0;title\x07", "\\x1b]0;title\\x07"}, {"back\x08space\x7f", "back\\x08space\\x7f"},
+        {"c1 \xc2\x9b\x32J", "c1 \\x9b\x32J"},      {"é \xc2\xa0 ok \xc2", "é \xc2\xa0 ok \xc2"},
+    };
+    struct buf out;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        buf_init(&out, 0);
+        term_escape(cases[i].text, strlen(cases[i].text), &out);
+        assert_string_equal(out.data, cases[i].shown);
+        buf_fini(&out);
+    }
+    buf_init(&out, 0);
+    term_escape("a\0b", 3, &out);
+    assert_string_equal(out.data, "a\\x00b");
+    buf_fini(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_an_event_stream_reads_the_same_however_it_is_cut),
         cmocka_unit_test(test_cells_show_units_ages_and_lists),
         cmocka_unit_test(test_long_text_is_wrapped_to_the_terminal),
+        cmocka_unit_test(test_control_characters_are_shown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,7 +131,7 @@ static void test_field_number_0_is_refused_however_it_is_spelled(void **state)
     frame_arena_fini(&arena);
 }
 
-static void test_a_mebibyte_of_empty_messages_hits_the_budget(void **state)
+static void test_pitfall_a_mebibyte_of_empty_messages_hits_the_budget(void **state)
 {
     /* LinkReport.links, each empty: two bytes on the wire, dozens in memory. */
     uint8_t *bomb = mem_new(FRAME_MAX, 1);
@@ -224,7 +224,7 @@ static bool is_recursive(const ProtobufCMessageDescriptor *type,
     return false;
 }
 
-static void test_no_message_can_contain_itself(void **state)
+static void test_pitfall_no_message_can_contain_itself(void **state)
 {
     static const ProtobufCMessageDescriptor *const roots[] = {
         &sheaf__envelope__descriptor,      &sheaf__order__descriptor,
@@ -258,11 +258,12 @@ static void test_json_beyond_the_border_is_refused_with_its_reason(void **state)
         {"\"\xff\"", 0, ERR_INVALID_ENCODING, ""},
         {"\"a\\u0000b\"", 0, ERR_INVALID_ENCODING, ""},
         {"{\"a\\u0000\":1}", 0, ERR_INVALID_ENCODING, ""},
-        {"\"\\ud800\"", 0, ERR_MALFORMED_JSON, ""},
+        {"\"\\ud800\"", 0, ERR_INVALID_ENCODING, ""},
+        {"{\n \"a\": nul\n}", 0, ERR_MALFORMED_JSON, "(byte 11)"},
         {"01", 0, ERR_MALFORMED_JSON, ""},
         {"NaN", 0, ERR_MALFORMED_JSON, ""},
-        {"99999999999999999999", 0, ERR_MALFORMED_JSON, ""},
-        {"1e999", 0, ERR_MALFORMED_JSON, ""},
+        {"99999999999999999999", 0, ERR_OUT_OF_RANGE, ""},
+        {"1e999", 0, ERR_OUT_OF_RANGE, ""},
     };
 
     (void)state;
@@ -383,7 +384,7 @@ static void test_yaml_that_hides_something_is_refused(void **state)
     }
 }
 
-static void test_yaml_bombs_are_refused_fast(void **state)
+static void test_pitfall_yaml_bombs_are_refused_fast(void **state)
 {
     char *deep = mem_new(200001, 1);
     json_t *value = NULL;
@@ -628,6 +629,30 @@ static void test_a_damaged_join_token_is_refused(void **state)
     assert_memory_equal(&token, &before, sizeof(token));
 }
 
+static void test_utf8_is_shown_without_acting(void **state)
+{
+    static const char *const rows[][2] = {
+        {"plain é 😀", "plain é 😀"},
+        {"a\nb\x1b[2J\x7f", "a\\x0ab\\x1b[2J\\x7f"},
+        {"a\xe2\x80\xae"
+         "b\xc2\x9b"
+         "c",
+         "a\\u{202e}b\\u{9b}c"},
+        {"\xe2\x80", "\\xe2\\x80"},
+        {"\xff\xed\xa0\x80", "\\xff\\xed\\xa0\\x80"},
+        {"\xef\xbb\xbfx", "\\u{feff}x"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct buf out;
+        buf_init(&out, 0);
+        utf8_show(rows[i][0], strlen(rows[i][0]), &out);
+        assert_string_equal(out.data, rows[i][1]);
+        buf_fini(&out);
+    }
+}
+
 static void test_utf8_is_checked_and_repaired(void **state)
 {
     static const char *const valid[] = {"", "a", "é", "€", "𐍈", "\xef\xbf\xbd"};
@@ -702,16 +727,16 @@ int main(void)
         cmocka_unit_test(test_every_cut_or_flipped_message_is_survived),
         cmocka_unit_test(test_strings_that_are_not_utf8_are_refused),
         cmocka_unit_test(test_field_number_0_is_refused_however_it_is_spelled),
-        cmocka_unit_test(test_a_mebibyte_of_empty_messages_hits_the_budget),
+        cmocka_unit_test(test_pitfall_a_mebibyte_of_empty_messages_hits_the_budget),
         cmocka_unit_test(test_a_frame_above_the_cap_is_not_even_looked_at),
         cmocka_unit_test(test_decoding_survives_each_failed_allocation),
-        cmocka_unit_test(test_no_message_can_contain_itself),
+        cmocka_unit_test(test_pitfall_no_message_can_contain_itself),
         cmocka_unit_test(test_json_beyond_the_border_is_refused_with_its_reason),
         cmocka_unit_test(test_json_nesting_is_bounded_and_quick),
         cmocka_unit_test(test_canonical_json_sorts_its_keys),
         cmocka_unit_test(test_values_have_their_wire_form),
         cmocka_unit_test(test_yaml_that_hides_something_is_refused),
-        cmocka_unit_test(test_yaml_bombs_are_refused_fast),
+        cmocka_unit_test(test_pitfall_yaml_bombs_are_refused_fast),
         cmocka_unit_test(test_yaml_scalars_become_what_they_look_like_in_json),
         cmocka_unit_test(test_marks_find_the_value_or_its_nearest_parent),
         cmocka_unit_test(test_written_yaml_reads_back_the_same),
@@ -719,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_a_join_token_carries_everything_there_and_back),
         cmocka_unit_test(test_a_damaged_join_token_is_refused),
         cmocka_unit_test(test_utf8_is_checked_and_repaired),
+        cmocka_unit_test(test_utf8_is_shown_without_acting),
         cmocka_unit_test(test_the_nearest_word_is_near),
         cmocka_unit_test(test_selftest_sums_agree_with_the_formula),
     };

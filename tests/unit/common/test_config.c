@@ -15,11 +15,12 @@
 static const struct config_option options[] = {
     {"state", CONFIG_TEXT, NULL, 0, 0, false, "DIR", "state folder"},
     {"port", CONFIG_INT, "7000", 0, 65535, false, "PORT", "where to listen"},
-    {"verbose", CONFIG_BOOL, "false", 0, 0, false, NULL, "say more"},
-    {"cache-size", CONFIG_BYTES, "64MiB", 0, 0, false, "SIZE", "kept in memory"},
+    {"verbose", CONFIG_BOOL, "false", 0, 0, CONFIG_RELOAD, NULL, "say more"},
+    {"cache-size", CONFIG_BYTES, "64MiB", 0, 0, CONFIG_RELOAD, "SIZE", "kept in memory"},
     {"lost-after", CONFIG_DURATION, "120s", 1000000, 600000000, false, "TIME", "until lost"},
     {"price", CONFIG_MONEY, "0.50", 0, 0, false, "AMOUNT", "per hour"},
-    {"password", CONFIG_TEXT, "hunter2", 0, 0, true, "TEXT", "of the database"},
+    {"label", CONFIG_TEXT, "none", 0, 0, CONFIG_RELOAD, "TEXT", "shown"},
+    {"password", CONFIG_TEXT, "hunter2", 0, 0, CONFIG_SECRET, "TEXT", "of the database"},
     {0},
 };
 
@@ -260,6 +261,101 @@ static void test_what_was_kept_stands_between_default_and_file(void **state)
     config_free(again);
 }
 
+/* -- reading again -------------------------------------------------------------------------- */
+
+struct look {
+    int64_t cache;
+    const char *refuse; /* key; NULL = agree */
+};
+
+static int look_at(const struct config *fresh, void *arg, struct err *err)
+{
+    struct look *look = arg;
+
+    look->cache = config_int(fresh, "cache-size");
+    if (look->refuse == NULL)
+        return 0;
+    return err_set_at(err, ERR_CONFIG_INVALID, look->refuse, "not to our liking");
+}
+
+static void test_a_reload_takes_over_what_may_change(void **state)
+{
+    struct fixture *f = *state;
+    struct look look = {0};
+    struct config_reload reload = {look_at, &look};
+    char program[] = "program";
+    char flag[] = "--cache-size=5MiB";
+    char config[] = "--config";
+    char *argv[] = {program, flag, config, f->path, NULL};
+    int argc = 4;
+
+    write_file(f, "port: 2\nlabel: first\n");
+    assert_int_equal(config_load(f->config, &argc, argv, &f->err), 0);
+    write_file(f, "port: 3\nlabel: second\nverbose: true\ncache-size: 9MiB\n");
+    assert_int_equal(config_reload(f->config, &reload, &f->err), 0);
+    assert_string_equal(config_text(f->config, "label"), "second");
+    assert_true(config_bool(f->config, "verbose"));
+    assert_int_equal(config_int(f->config, "port"), 2);             /* waits for a restart */
+    assert_int_equal(config_int(f->config, "cache-size"), 5 << 20); /* said by a flag */
+    assert_int_equal(look.cache, 5 << 20);
+    /* A key that is gone has its default again. */
+    write_file(f, "port: 2\n");
+    assert_int_equal(config_reload(f->config, &reload, &f->err), 0);
+    assert_string_equal(config_text(f->config, "label"), "none");
+    assert_false(config_is_set(f->config, "label"));
+    assert_false(config_bool(f->config, "verbose"));
+}
+
+static void test_a_reload_that_is_refused_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct look look = {0};
+    struct config_reload reload = {look_at, &look};
+    char wanted[96];
+
+    write_file(f, "label: first\n");
+    assert_int_equal(config_load_file(f->config, f->path, &f->err), 0);
+    write_file(f, "label: second\ncache-size: 5 apples\n");
+    assert_int_equal(config_reload(f->config, &reload, &f->err), -ERR_CONFIG_INVALID);
+    snprintf(wanted, sizeof(wanted), "%s:2:cache-size: ", f->path);
+    assert_ptr_equal(strstr(f->err.text, wanted), f->err.text);
+    assert_string_equal(config_text(f->config, "label"), "first");
+    /* The program's own objection names the place, too. */
+    write_file(f, "verbose: true\n\nlabel: second\n");
+    look.refuse = "label";
+    assert_int_equal(config_reload(f->config, &reload, &f->err), -ERR_CONFIG_INVALID);
+    snprintf(wanted, sizeof(wanted), "%s:3:label: not to our liking", f->path);
+    assert_string_equal(f->err.text, wanted);
+    assert_string_equal(config_text(f->config, "label"), "first");
+    assert_false(config_bool(f->config, "verbose"));
+    /* Neither does a file that is gone. */
+    assert_int_equal(unlink(f->path), 0);
+    assert_int_equal(config_reload(f->config, &reload, &f->err), -ERR_CONFIG_INVALID);
+    assert_string_equal(config_text(f->config, "label"), "first");
+}
+
+static void test_secrets_do_not_stay_where_they_were_said(void **state)
+{
+    struct fixture *f = *state;
+    char program[] = "program";
+    char joined[] = "--password=swordfish";
+    char apart[] = "--password";
+    char value[] = "sesame";
+    char label[] = "--label=plain";
+    char *argv[] = {program, joined, label, apart, value, NULL};
+    int argc = 5;
+
+    setenv("SHEAF_T_PASSWORD", "tell-no-one", 1);
+    const char *environment = getenv("SHEAF_T_PASSWORD");
+    assert_int_equal(config_load(f->config, &argc, argv, &f->err), 0);
+    assert_string_equal(config_text(f->config, "password"), "sesame");
+    assert_string_equal(joined, "--password=*********");
+    assert_string_equal(value, "******");
+    assert_string_equal(label, "--label=plain");
+    assert_string_equal(environment, "***********");
+    assert_null(getenv("SHEAF_T_PASSWORD"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +369,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_it_does_not_know_stays_in_order, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_errors_in_a_file_name_file_line_and_key, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_reload_takes_over_what_may_change, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_reload_that_is_refused_changes_nothing, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_secrets_do_not_stay_where_they_were_said, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_file_may_say_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_errors_elsewhere_name_the_place, set_up, tear_down),

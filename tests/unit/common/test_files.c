@@ -10,6 +10,7 @@
 #include <archive_entry.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -235,6 +236,32 @@ static void test_a_signature_binds_bytes_domain_and_key(void **state)
     assert_false(sign_verify(pair.public_key, SIGN_DOMAIN_ORDER, "", 0, signature));
 }
 
+/* Keys and receipts are kept for years: another library reads them too. */
+static void test_a_signature_is_plain_ed25519(void **state)
+{
+    static const char message[] = SIGN_DOMAIN_ORDER "\0stop";
+    const size_t length = sizeof(message) - 1;
+    uint8_t mine[SIGNATURE_SIZE];
+    uint8_t theirs[SIGNATURE_SIZE];
+    uint8_t public_key[KEY_SIZE];
+    size_t size = KEY_SIZE;
+    struct sign_pair pair;
+
+    (void)state;
+    sign_pair_make(&pair);
+    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, pair.secret_key, KEY_SIZE);
+    assert_int_equal(EVP_PKEY_get_raw_public_key(key, public_key, &size), 1);
+    assert_memory_equal(public_key, pair.public_key, KEY_SIZE);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    size = SIGNATURE_SIZE;
+    assert_int_equal(EVP_DigestSignInit(context, NULL, NULL, NULL, key), 1);
+    assert_int_equal(EVP_DigestSign(context, theirs, &size, (const uint8_t *)message, length), 1);
+    sign_bytes(&pair, SIGN_DOMAIN_ORDER, "stop", 4, mine);
+    assert_memory_equal(mine, theirs, SIGNATURE_SIZE);
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(key);
+}
+
 static void test_keys_that_others_can_read_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -251,7 +278,7 @@ static void test_keys_that_others_can_read_are_refused(void **state)
     static const mode_t modes[] = {0640, 0604, 0620, 0666};
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         assert_int_equal(chmod(at(f, "keys"), modes[i]), 0);
-        assert_int_equal(identity_load(at(f, "keys"), &loaded, &f->err), -ERR_STATE_CORRUPT);
+        assert_int_equal(identity_load(at(f, "keys"), &loaded, &f->err), -ERR_CREDENTIAL_EXPOSED);
         assert_non_null(strstr(f->err.text, "chmod 600"));
     }
 }
@@ -588,6 +615,7 @@ int main(void)
         WITH_FOLDER(test_a_second_instance_learns_who_holds_the_lock),
         WITH_FOLDER(test_hashes_have_their_published_values),
         cmocka_unit_test(test_a_signature_binds_bytes_domain_and_key),
+        cmocka_unit_test(test_a_signature_is_plain_ed25519),
         WITH_FOLDER(test_keys_that_others_can_read_are_refused),
         WITH_FOLDER(test_damaged_keys_are_never_another_identity),
         WITH_FOLDER(test_a_foreign_text_cannot_forge_a_log_line),

@@ -171,6 +171,24 @@ static void test_an_enrolled_key_speaks_under_its_name(void **state)
     assert_int_equal(zap_refused(f->zap), 0);
 }
 
+static void test_a_suspended_key_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    struct curve_pair pair;
+    struct timespec wait = {0, 60000000};
+
+    curve_pair_make(&pair);
+    zap_suspend(f->zap, "worker", pair.public_key, 1000000); /* not allowed: stays so */
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    zap_allow(f->zap, "worker", pair.public_key);
+    zap_suspend(f->zap, "worker", pair.public_key, 50000);
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    zap_allow(f->zap, "worker", pair.public_key); /* as every reload does: no way around */
+    assert_false(zap_is_allowed(f->zap, "worker", pair.public_key));
+    nanosleep(&wait, NULL);
+    assert_true(zap_is_allowed(f->zap, "worker", pair.public_key));
+}
+
 struct watch {
     struct fixture *fixture;
     struct event *timer;
@@ -219,7 +237,7 @@ static void test_an_unknown_key_is_refused_until_it_is_allowed(void **state)
     assert_false(zap_is_allowed(f->zap, "worker", client->pair.public_key));
 }
 
-static void test_a_curve_server_without_zap_is_refused(void **state)
+static void test_pitfall_a_curve_server_without_zap_is_refused(void **state)
 {
     void *context = zmq_ctx_new();
     struct event_base *base = loop_new();
@@ -263,6 +281,13 @@ static void test_a_router_answers_the_peer_that_spoke(void **state)
     assert_string_equal(one->last.data, "one");
     assert_string_equal(two->last.data, "two");
     assert_int_equal(one->received + two->received, 2);
+}
+
+/* Without ROUTER_MANDATORY the send would succeed, and the message be dropped. */
+static void test_pitfall_a_router_says_that_a_peer_is_unknown(void **state)
+{
+    struct fixture *f = *state;
+
     assert_int_equal(zsock_send(f->server, "nobody", 6, "x", 1), -ERR_UNREACHABLE);
 }
 
@@ -391,8 +416,11 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_an_unknown_key_is_refused_until_it_is_allowed, set_up,
                                         tear_down),
-        cmocka_unit_test(test_a_curve_server_without_zap_is_refused),
+        cmocka_unit_test_setup_teardown(test_a_suspended_key_comes_back, set_up, tear_down),
+        cmocka_unit_test(test_pitfall_a_curve_server_without_zap_is_refused),
         cmocka_unit_test_setup_teardown(test_a_router_answers_the_peer_that_spoke, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_pitfall_a_router_says_that_a_peer_is_unknown, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_burst_is_drained_although_the_descriptor_fires_once,
                                         set_up, tear_down),

@@ -312,6 +312,57 @@ static void test_names_are_unique(void **state)
     }
 }
 
+static const struct earliest *earliest_of(uint32_t nodes)
+{
+    struct event event = {.kind = EV_PLAN, .plan = {NULL, &bench.ask}};
+    static struct earliest told;
+
+    bench.ask.nodes = nodes;
+    struct reply reply = bench_command(&bench, &event, bench.tenant);
+    assert_int_equal(reply.err.code, ERR_NONE);
+    if (reply.why->placed)
+        assert_null(reply.earliest);
+    if (reply.earliest != NULL)
+        told = *reply.earliest;
+    return reply.earliest != NULL ? &told : NULL;
+}
+
+/* By the ends of what runs now; what has no end, and what others wait for, has no answer. */
+static void test_a_plan_says_when_it_fits_at_the_latest(void **state)
+{
+    const struct earliest *earliest;
+    usec_t grace;
+
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++)
+        bench_node(&bench, 1, 24576);
+    bench_mesh(&bench, 0, 700);
+    bench.ask.gpus_per_node = 1;
+    bench.ask.max_duration_us = (uint64_t)(600 * BENCH_SECOND);
+    struct uuid first = bench_submit(&bench, 1, 1).object;
+    bench_run(&bench, &first);
+    usec_t began = bench_job(&bench, &first)->attempt->row.running_us;
+    bench.ask.max_duration_us = (uint64_t)(60 * BENCH_SECOND);
+    struct uuid second = bench_submit(&bench, 1, 1).object;
+    bench_run(&bench, &second);
+    usec_t later = bench_job(&bench, &second)->attempt->row.running_us;
+    grace = (usec_t)bench.ask.stop_duration_us + 30 * BENCH_SECOND + bench.policy.output_timeout_us;
+    assert_null(earliest_of(1)); /* it fits now */
+    earliest = earliest_of(2);
+    assert_non_null(earliest);
+    assert_int_equal(earliest->at_us, later + 60 * BENCH_SECOND + grace);
+    assert_int_equal(earliest->diameter_us, 700);
+    assert_true(earliest->price > 0);
+    earliest = earliest_of(3);
+    assert_non_null(earliest);
+    assert_int_equal(earliest->at_us, began + 600 * BENCH_SECOND + grace);
+    assert_null(earliest_of(4)); /* never: there are three */
+    struct uuid waits = bench_submit(&bench, 3, 1).object;
+    assert_null(earliest_of(2)); /* that one may be first */
+    bench_cancel(&bench, &waits);
+    assert_non_null(earliest_of(2));
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -328,6 +379,7 @@ int main(void)
         CASE(test_plan_changes_nothing),
         CASE(test_fail_fast_is_refused_with_the_reason_it_would_wait_for),
         CASE(test_another_money_is_refused),
+        CASE(test_a_plan_says_when_it_fits_at_the_latest),
         CASE(test_names_are_unique),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

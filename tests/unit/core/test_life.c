@@ -230,7 +230,54 @@ static void test_outputs_that_never_arrive(void **state)
     bench_run(&bench, &job);
     bench_all(&bench, &job, TASK_EXITED, 0);
     bench_wait(&bench, bench.policy.output_timeout_us);
-    assert_state(&job, JOB_FAILED, ERR_TIMEOUT);
+    assert_state(&job, JOB_FAILED, ERR_OUTPUT_LOST);
+}
+
+static void tell_lost_output(const struct uuid *job, uint32_t number, enum fail_class class)
+{
+    const struct rank *rank = rank_of(job, number);
+    struct event event = {.kind = EV_TASK};
+
+    event.task = (struct ev_task){.node = rank->row.node,
+                                  .attempt = rank->row.attempt,
+                                  .term = rank->attempt->row.term,
+                                  .epoch = rank->attempt->row.epoch,
+                                  .rank = number,
+                                  .news = TASK_DONE,
+                                  .reason = ERR_OUTPUT_LOST,
+                                  .class = class,
+                                  .detail = "no-space: the disk is full"};
+    bench_step(&bench, &event);
+}
+
+/* Its programs ended well, its results are gone: that is no success. */
+static void test_a_lost_output_fails_the_job(void **state)
+{
+    (void)state;
+    bench.ask.max_attempts = 1;
+    struct uuid job = gang(2);
+    bench_run(&bench, &job);
+    bench_all(&bench, &job, TASK_EXITED, 0);
+    bench_task(&bench, rank_of(&job, 0), TASK_DONE, 0);
+    tell_lost_output(&job, 1, FAIL_PROVIDER);
+    assert_state(&job, JOB_FAILED, ERR_OUTPUT_LOST);
+    assert_int_equal(bench_job_row(&bench, &job)->class, FAIL_PROVIDER);
+    assert_int_equal(bench_job_row(&bench, &job)->charged, 0); /* refunded as any such failure */
+    assert_non_null(strstr(bench_job_row(&bench, &job)->detail, "no-space: the disk is full"));
+    /* A rank that still runs when another one's results are lost has nothing to run for. */
+    job = gang(2);
+    bench_run(&bench, &job);
+    bench_task(&bench, rank_of(&job, 0), TASK_EXITED, 0);
+    tell_lost_output(&job, 0, FAIL_USER);
+    assert_int_equal(bench_orders(&bench, ORDER_STOP, 0), 1);
+    bench_task(&bench, rank_of(&job, 1), TASK_DONE, 143);
+    assert_state(&job, JOB_FAILED, ERR_OUTPUT_LOST);
+    /* What failed or was cancelled anyway keeps its reason. */
+    job = gang(1);
+    bench_run(&bench, &job);
+    bench_all(&bench, &job, TASK_EXITED, 3);
+    tell_lost_output(&job, 0, FAIL_PROVIDER);
+    assert_state(&job, JOB_FAILED, ERR_RANK_FAILED);
 }
 
 /* Cancel in each state a job can be in. */
@@ -432,6 +479,7 @@ int main(void)
         CASE(test_queue_timeout_expires_and_releases),
         CASE(test_stop_timeout_forgets_the_rank),
         CASE(test_outputs_that_never_arrive),
+        CASE(test_a_lost_output_fails_the_job),
         CASE(test_cancel_everywhere),
         CASE(test_stale_news_change_nothing),
         CASE(test_second_job_waits_with_a_reason_then_starts),

@@ -202,6 +202,29 @@ static void test_unknown_degrades_lost_recovers(void **state)
     assert_int_equal(live->row.epoch, 2);
 }
 
+/* A machine that vanishes without a word is not waited for as one that makes no progress. */
+static void test_silence_before_the_start_ends_the_gang(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++)
+        bench_node(&bench, 1, 24576);
+    bench_mesh(&bench, 0, 500);
+    struct uuid job = bench_submit(&bench, 2, 1).object;
+    bench_schedule(&bench);
+    const struct job *live = bench_job(&bench, &job);
+    assert_int_equal(live->row.state, JOB_PREPARING);
+    bench_task(&bench, live->attempt->rank[0], TASK_READY, 0);
+    bench_node_event(&bench, EV_NODE_SILENT, 1);
+    assert_int_equal(live->row.state, JOB_RECOVERING);
+    assert_int_equal(live->row.reason, ERR_NODE_LOST);
+    assert_int_equal(live->row.class, FAIL_UNREACHABLE);
+    assert_int_equal(live->attempt->rank[1]->row.state, RANK_LOST);
+    bench_task(&bench, live->attempt->rank[0], TASK_DONE, 143);
+    assert_int_equal(live->row.state, JOB_QUEUED);
+    bench_node_event(&bench, EV_NODE_BACK, 1); /* it had the order: it is told to forget it */
+    assert_int_equal(bench_orders(&bench, ORDER_FORGET, bench.node[1]), 1);
+}
+
 static void test_mass_silence_is_ours(void **state)
 {
     (void)state;
@@ -238,13 +261,13 @@ static void test_downtime_is_not_silence(void **state)
     assert_int_equal(bench_job(&bench, &job)->row.conditions, JOB_DEGRADED);
 }
 
-static void hello_with(uint32_t index, const struct rank *held)
+static void hello_with_claim(uint32_t index, const struct rank *held,
+                             const struct node_claim *claim)
 {
-    struct node_claim claim = bench_claim(index, 1, 24576);
     struct event event = {.kind = EV_NODE_HELLO};
 
     event.hello.node = bench.node[index];
-    event.hello.claim = &claim;
+    event.hello.claim = claim;
     if (held != NULL) {
         event.hello.task_count = 1;
         event.hello.task[0] = (struct held_task){
@@ -256,6 +279,13 @@ static void hello_with(uint32_t index, const struct rank *held)
         };
     }
     bench_step(&bench, &event);
+}
+
+static void hello_with(uint32_t index, const struct rank *held)
+{
+    struct node_claim claim = bench_claim(index, 1, 24576);
+
+    hello_with_claim(index, held, &claim);
 }
 
 static void test_hello_reconciles(void **state)
@@ -374,6 +404,79 @@ static void test_leaving(void **state)
     bench.node_count = 0; /* the machine may come again as another node */
     bench_enrol(&bench, &claim);
     assert_int_equal(row_of(0)->state, NODE_JOINING);
+}
+
+static void test_a_revoked_node_is_gone_and_its_work_lost(void **state)
+{
+    (void)state;
+    struct uuid job = running(2);
+    struct event event = {.kind = EV_NODE_SET, .node_set = {.verb = NODE_REVOKE}};
+
+    event.node_set.reason = "stolen key";
+    set(0, NODE_REVOKE); /* not the node's own to ask for */
+    assert_int_equal(row_of(0)->state, NODE_READY);
+    event.node_set.node = row_of(0)->uid;
+    assert_int_equal(bench_command(&bench, &event, bench.operator_).err.code, ERR_NONE);
+    assert_int_equal(row_of(0)->state, NODE_GONE);
+    assert_int_equal(row_of(0)->reason, ERR_NODE_REVOKED);
+    assert_string_equal(row_of(0)->detail, "stolen key");
+    assert_int_equal(count_effects(FX_NODE_KEYS), 1);
+    assert_int_equal(bench_job(&bench, &job)->row.reason, ERR_NODE_LOST);
+    assert_int_equal(bench_job(&bench, &job)->row.class, FAIL_PROVIDER);
+    assert_int_equal(row_of(1)->state, NODE_READY); /* the other one is told to stop */
+    assert_int_equal(bench_command(&bench, &event, bench.operator_).err.code, ERR_STATE_CONFLICT);
+}
+
+static void test_an_offence_is_an_event_and_nothing_else(void **state)
+{
+    (void)state;
+    struct uuid job = running(1);
+    struct event event = {.kind = EV_NODE_OFFENCE};
+
+    event.offence = (struct ev_offence){bench.node[0], ERR_WIRE_IDENTITY, "another's name"};
+    bench_step(&bench, &event);
+    assert_int_equal(row_of(0)->state, NODE_READY);
+    assert_int_equal(row_of(0)->conditions, 0);
+    assert_int_equal(bench_job(&bench, &job)->row.state, JOB_RUNNING);
+    assert_int_equal(bench.out.effect_count, 0);
+    uint32_t told = 0;
+    for (uint32_t i = 0; i < bench.out.row_count; i++)
+        told += bench.out.rows[i].kind == ROW_NODE_EVENT
+                && bench.out.rows[i].node_event.reason == ERR_WIRE_IDENTITY;
+    assert_int_equal(told, 1);
+}
+
+static void test_a_second_owner_of_a_uuid_is_frozen(void **state)
+{
+    (void)state;
+    struct uuid job = running(1);
+    struct node_claim claim = bench_claim(1, 1, 24576);
+
+    memcpy(claim.device[0].uuid, world_device(bench.world, bench.node[0], 0)->uuid,
+           sizeof(claim.device[0].uuid));
+    bench_enrol(&bench, &claim);
+    assert_int_equal(row_of(1)->conditions, NODE_QUARANTINED);
+    assert_int_equal(row_of(1)->reason, ERR_UUID_CONFLICT);
+    bench_hello(&bench, 1, &claim); /* a hello does not thaw it */
+    assert_int_equal(row_of(1)->conditions, NODE_QUARANTINED);
+    assert_int_equal(row_of(0)->conditions, 0);
+    assert_int_equal(bench_job(&bench, &job)->row.state, JOB_RUNNING);
+    claim = bench_claim(1, 1, 24576); /* its own device, after all */
+    bench_hello(&bench, 1, &claim);
+    assert_int_equal(row_of(1)->conditions, 0);
+}
+
+static void test_a_leased_device_that_shrank_ends_its_gang(void **state)
+{
+    (void)state;
+    struct uuid job = running(1);
+    struct node_claim claim = bench_claim(0, 1, 8192);
+    const struct rank *held = bench_job(&bench, &job)->attempt->rank[0];
+
+    hello_with_claim(0, held, &claim);
+    assert_int_equal(bench_job(&bench, &job)->row.reason, ERR_DEVICE_GONE);
+    assert_int_equal(bench_job(&bench, &job)->row.class, FAIL_HARDWARE);
+    assert_int_equal(world_device(bench.world, bench.node[0], 0)->tier, TIER_CLAIMED);
 }
 
 static void test_small_fleet_is_probed_as_a_mesh(void **state)
@@ -500,6 +603,7 @@ int main(void)
         CASE(test_a_device_that_fails_beside_a_good_one),
         CASE(test_enrolment),
         CASE(test_unknown_degrades_lost_recovers),
+        CASE(test_silence_before_the_start_ends_the_gang),
         CASE(test_mass_silence_is_ours),
         CASE(test_downtime_is_not_silence),
         CASE(test_hello_reconciles),
@@ -508,6 +612,10 @@ int main(void)
         CASE(test_pause_gives_notice),
         CASE(test_foreign_process_withdraws_the_device),
         CASE(test_leaving),
+        CASE(test_a_revoked_node_is_gone_and_its_work_lost),
+        CASE(test_an_offence_is_an_event_and_nothing_else),
+        CASE(test_a_second_owner_of_a_uuid_is_frozen),
+        CASE(test_a_leased_device_that_shrank_ends_its_gang),
         CASE(test_small_fleet_is_probed_as_a_mesh),
         CASE(test_new_session_is_asked_again),
         CASE(test_unanswered_probe_backs_off),

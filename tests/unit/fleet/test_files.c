@@ -154,7 +154,7 @@ static void test_metrics_are_an_exposition(void **state)
     buf_init(&text, 0);
     metrics_write(&facts, &text);
     assert_non_null(strstr(text.data, "\nsheaf_jobs{state=\"running\"} 4\n"));
-    assert_non_null(strstr(text.data, "\nsheaf_commit_seconds_sum 1.500000\n"));
+    assert_non_null(strstr(text.data, "\nsheaf_commit_seconds_total 1.500000\n"));
     assert_non_null(strstr(text.data, "\nsheaf_zap_refused_total 3\n"));
     for (line = strtok_r(text.data, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         if (line[0] == '#')

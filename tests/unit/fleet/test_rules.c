@@ -175,6 +175,50 @@ static void test_acknowledgements_survive_a_reconnect_but_not_a_restart(void **s
     sessions_free(talk.sessions);
 }
 
+static void test_a_number_below_the_session_s_first_is_refused(void **state)
+{
+    struct talk talk = talk_new();
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(talk_hello(&talk, &err), 0); /* it announced 10 */
+    assert_int_equal(talk_say(&talk, "peer1", "nonce--1", 9, &err), SESSION_REFUSE);
+    assert_int_equal(err.code, ERR_WIRE_SEQUENCE);
+    assert_int_equal(talk_say(&talk, "peer1", "nonce--1", 10, &err), SESSION_TAKE);
+    sessions_free(talk.sessions);
+}
+
+static void test_a_wrong_clock_is_told_once(void **state)
+{
+    struct talk talk = talk_new();
+    int64_t wall = 1700000000 * SECOND;
+
+    (void)state;
+    assert_false(session_clock(talk.session, 0, wall)); /* it told none */
+    assert_false(session_clock(talk.session, (uint64_t)(wall + 29 * SECOND), wall));
+    assert_true(session_clock(talk.session, (uint64_t)(wall - 3600 * SECOND), wall));
+    assert_false(session_clock(talk.session, (uint64_t)(wall - 3600 * SECOND), wall));
+    assert_true(talk.session->skewed);
+    assert_false(session_clock(talk.session, (uint64_t)wall, wall));
+    assert_true(session_clock(talk.session, UINT64_MAX, wall));
+    sessions_free(talk.sessions);
+}
+
+static void test_offences_are_kept_sparingly(void **state)
+{
+    struct talk talk = talk_new();
+    int64_t now = 100000 * SECOND;
+    int told = 0;
+
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        told += session_may_tell(talk.session, now) ? 1 : 0;
+    assert_int_equal(told, SESSION_OFFENCE_BURST);
+    assert_false(session_may_tell(talk.session, now + 59 * SECOND));
+    assert_true(session_may_tell(talk.session, now + 60 * SECOND));
+    sessions_free(talk.sessions);
+}
+
 static void test_revoked_key_finds_no_session(void **state)
 {
     struct talk talk = talk_new();
@@ -519,6 +563,9 @@ int main(void)
         cmocka_unit_test(test_newest_hello_of_a_key_wins),
         cmocka_unit_test(test_durable_messages_repeat_until_acknowledged),
         cmocka_unit_test(test_acknowledgements_survive_a_reconnect_but_not_a_restart),
+        cmocka_unit_test(test_a_number_below_the_session_s_first_is_refused),
+        cmocka_unit_test(test_a_wrong_clock_is_told_once),
+        cmocka_unit_test(test_offences_are_kept_sparingly),
         cmocka_unit_test(test_revoked_key_finds_no_session),
         cmocka_unit_test(test_a_node_has_one_key),
         cmocka_unit_test(test_three_undecodable_messages_in_a_minute_mute_the_key),

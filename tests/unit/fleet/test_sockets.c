@@ -23,6 +23,7 @@
 #include "orchestrator/fleet/wire.h"
 
 #define WAIT_US  ((int64_t)10000000)
+#define NEXT_ID  100 /* what was never ordered has this number, or a greater one */
 #define NODE     ((uint64_t)7)
 #define MAILBOX  64
 #define TEST_MIB 64u
@@ -34,12 +35,20 @@ struct engine {
     struct policy policy;
     struct event_box *box[MAILBOX];
     uint32_t count;
+    bool full;
+    uint32_t refused;
 };
 
-void engine_post(struct engine *engine, struct event_box *box)
+bool engine_post(struct engine *engine, struct event_box *box)
 {
+    if (engine->full) {
+        engine->refused++;
+        event_box_free(box);
+        return false;
+    }
     assert_true(engine->count < MAILBOX);
     engine->box[engine->count++] = box;
+    return true;
 }
 
 const struct world *engine_world(const struct engine *engine)
@@ -123,6 +132,8 @@ static void stage_world(struct stage *stage)
     world_apply(stage->engine.world, &provider);
     world_apply(stage->engine.world, &node);
     world_apply(stage->engine.world, &device);
+    world_apply(stage->engine.world,
+                &(struct row){.kind = ROW_CONTROL, .control = {.next_id = NEXT_ID}});
 }
 
 static int stage_open_beating(void **state, int64_t heartbeat_us)
@@ -468,6 +479,57 @@ static void test_durable_messages_are_acknowledged_after_the_commit(void **state
     peer_close(&peer);
 }
 
+static bool turned_away(const struct stage *stage, const struct peer *peer, uint64_t value)
+{
+    (void)peer;
+    return stage->engine.refused >= value;
+}
+
+/* A cumulative acknowledgement of what follows would make the worker forget it. */
+static void test_what_a_full_engine_drops_ends_the_session(void **state)
+{
+    struct stage *stage = *state;
+    struct effect ack = {.kind = FX_ACK, .node = {.node = NODE, .seq = 2}};
+    struct peer peer;
+
+    worker_join(stage, &peer);
+    stage->engine.full = true;
+    worker_news(&peer, "ready", 1);
+    until(stage, &peer, turned_away, 1);
+    stage->engine.full = false;
+    worker_news(&peer, "started", 2);
+    until(stage, &peer, received, 3);
+    assert_string_equal(worker_read(&peer, 1)->error->code, "temporarily-unavailable");
+    assert_true(worker_read(&peer, 1)->error->close);
+    assert_string_equal(worker_read(&peer, 2)->error->code, "wrong-state");
+    assert_int_equal(stage->engine.count, 1); /* the hello: nothing behind the gap is taken */
+    stage->hooks.on_effect(&ack, 2, stage->hooks.arg);
+    assert_int_equal(sessions_of(stage->fleet->sessions, NODE)->acked, 0);
+    peer_close(&peer);
+
+    worker_join(stage, &peer); /* and sends again what was not acknowledged */
+    worker_news(&peer, "ready", 1);
+    worker_news(&peer, "started", 2);
+    until(stage, &peer, posted, 4);
+    assert_int_equal(last_event(stage)->ack_seq, 2);
+    peer_close(&peer);
+}
+
+static void test_a_full_engine_takes_no_hello(void **state)
+{
+    struct stage *stage = *state;
+    struct peer peer;
+
+    stage->engine.full = true;
+    peer_open(stage, &peer, ZMQ_DEALER, &stage->worker.curve,
+              fleet_endpoints(stage->fleet)->worker);
+    worker_hello(stage, &peer);
+    until(stage, &peer, received, 1);
+    assert_string_equal(worker_read(&peer, 0)->error->code, "temporarily-unavailable");
+    assert_int_equal(fleet_counters(stage->fleet).sessions, 0);
+    peer_close(&peer);
+}
+
 static void test_nonsense_is_answered_and_still_acknowledged(void **state)
 {
     struct stage *stage = *state;
@@ -477,7 +539,7 @@ static void test_nonsense_is_answered_and_still_acknowledged(void **state)
     worker_news(&peer, "levitating", 1);
     until(stage, &peer, received, 2);
     assert_int_equal(worker_read(&peer, 1)->body_case, SHEAF__ENVELOPE__BODY_ERROR);
-    assert_string_equal(worker_read(&peer, 1)->error->code, "decode");
+    assert_string_equal(worker_read(&peer, 1)->error->code, "unknown-type");
     assert_false(worker_read(&peer, 1)->error->close);
     /* A worker resends what is not acknowledged, for ever: an empty event carries the number. */
     until(stage, &peer, posted, 2);
@@ -496,9 +558,11 @@ static void test_three_undecodable_frames_end_the_session(void **state)
     until(stage, &peer, received, 4);
     assert_false(worker_read(&peer, 2)->error->close);
     assert_true(worker_read(&peer, 3)->error->close);
+    assert_int_equal(last_event(stage)->kind, EV_NODE_OFFENCE);
+    assert_int_equal(last_event(stage)->offence.reason, ERR_WIRE_DECODE);
     worker_beat(&peer);
     until(stage, &peer, dropped, 1);
-    assert_int_equal(stage->engine.count, 1);
+    assert_int_equal(stage->engine.count, 2);
     assert_int_equal(fleet_counters(stage->fleet).sessions, 0);
     peer_close(&peer);
 }
@@ -873,6 +937,8 @@ int main(void)
         STAGED(test_enrolled_key_is_welcomed),
         STAGED(test_nothing_is_taken_before_hello),
         STAGED(test_durable_messages_are_acknowledged_after_the_commit),
+        STAGED(test_what_a_full_engine_drops_ends_the_session),
+        STAGED(test_a_full_engine_takes_no_hello),
         STAGED(test_nonsense_is_answered_and_still_acknowledged),
         STAGED(test_three_undecodable_frames_end_the_session),
         STAGED(test_the_newest_session_of_a_key_wins),

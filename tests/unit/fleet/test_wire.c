@@ -231,6 +231,9 @@ static void test_hello_carries_claim_and_held_tasks(void **state)
     event_box_free(box);
 
     task.state = wire_text("asleep");
+    assert_int_equal(from_worker_hello(&frame, &hello, &box, &err), -ERR_WIRE_UNKNOWN_TYPE);
+    task.state = wire_text("exited");
+    task.rank = SPEC_MAX_NODES;
     assert_int_equal(from_worker_hello(&frame, &hello, &box, &err), -ERR_WIRE_DECODE);
     hello.n_tasks = HELLO_MAX_TASKS + 1;
     assert_int_equal(from_worker_hello(&frame, &hello, &box, &err), -ERR_WIRE_DECODE);
@@ -249,10 +252,10 @@ static void test_task_news_are_typed_and_bounded(void **state)
     } cases[] = {
         {"ready", "", "", 0, 20000, 0, 0},
         {"exited", "rank-failed", "user", 255, 0, 137, 0},
-        {"gone", "", "", 0, 0, 0, -ERR_WIRE_DECODE},
-        {"", "", "", 0, 0, 0, -ERR_WIRE_DECODE},
-        {"exited", "no-such-slug", "", 0, 0, 0, -ERR_WIRE_DECODE},
-        {"exited", "", "no-such-class", 0, 0, 0, -ERR_WIRE_DECODE},
+        {"gone", "", "", 0, 0, 0, -ERR_WIRE_UNKNOWN_TYPE},
+        {"", "", "", 0, 0, 0, -ERR_WIRE_UNKNOWN_TYPE},
+        {"exited", "no-such-slug", "", 0, 0, 0, -ERR_WIRE_UNKNOWN_TYPE},
+        {"exited", "", "no-such-class", 0, 0, 0, -ERR_WIRE_UNKNOWN_TYPE},
         {"ready", "", "", 256, 0, 0, -ERR_WIRE_DECODE},
         {"ready", "", "", 0, 65536, 0, -ERR_WIRE_DECODE},
         {"exited", "", "", 0, 0, -1, -ERR_WIRE_DECODE},
@@ -386,7 +389,14 @@ static void test_receipt_of_another_node_or_out_of_range_is_refused(void **state
     parts.receipt.seq = 1;
     parts.line.used_ms = WORKER_MAX_USED_MS + 1;
     receipt_seal(&parts);
-    assert_int_equal(from_worker_receipt(&frame, &parts.sealed, &box, &err), -ERR_WIRE_DECODE);
+    assert_int_equal(from_worker_receipt(&frame, &parts.sealed, &box, &err), -ERR_WIRE_USAGE);
+    /* The same time twice. */
+    Sheaf__ReceiptLine *twice[] = {&parts.line, &parts.line};
+    parts.line.used_ms = 1;
+    parts.receipt.lines = twice;
+    parts.receipt.n_lines = 2;
+    receipt_seal(&parts);
+    assert_int_equal(from_worker_receipt(&frame, &parts.sealed, &box, &err), -ERR_WIRE_USAGE);
     buf_fini(&parts.bytes);
 }
 
@@ -400,6 +410,11 @@ static void test_notices(void **state)
     (void)state;
     for (int verb = 0; verb < NODE_VERB_COUNT; verb++) {
         notice.verb = wire_text(node_verb_name((enum node_verb)verb));
+        if (verb == NODE_REVOKE) { /* the operator's alone */
+            assert_int_equal(from_worker_notice(&frame, &notice, &box, &err),
+                             -ERR_WIRE_UNKNOWN_TYPE);
+            continue;
+        }
         notice.price_micro = 5;
         assert_int_equal(from_worker_notice(&frame, &notice, &box, &err), 0);
         assert_int_equal(box->event.kind, EV_NODE_SET);
@@ -421,7 +436,7 @@ static void test_notices(void **state)
     notice.device = 16;
     assert_int_equal(from_worker_notice(&frame, &notice, &box, &err), -ERR_WIRE_DECODE);
     notice.verb = wire_text("explode");
-    assert_int_equal(from_worker_notice(&frame, &notice, &box, &err), -ERR_WIRE_DECODE);
+    assert_int_equal(from_worker_notice(&frame, &notice, &box, &err), -ERR_WIRE_UNKNOWN_TYPE);
     notice.verb = wire_text("price");
     notice.price_micro = -1;
     assert_int_equal(from_worker_notice(&frame, &notice, &box, &err), -ERR_WIRE_DECODE);

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -5,13 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/io/fs.h"
+#include "common/pure/id.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/content.h"
+
+static const char *store_folder;
 
 struct world {
     char folder[64];
@@ -226,6 +232,96 @@ static void test_unknown_content_is_not_found(void **state)
     assert_int_equal(content_open(world->content, hash, &fd, &size, NULL), -ERR_NOT_FOUND);
 }
 
+/* Stores `number` as content that was used last `age_s` ago; its hash. */
+static struct content_key store_aged(struct content *content, unsigned number, int64_t age_s)
+{
+    char bytes[16];
+    int length = snprintf(bytes, sizeof(bytes), "content %u", number);
+    struct content_key key = key_of("a-1", bytes, (size_t)length);
+    char path[160];
+    char hex[SHA256_HEX];
+    uint64_t offset;
+    int fd;
+
+    assert_int_equal(content_stream(content, &key, &offset, &fd, NULL), 0);
+    assert_int_equal(content_append(fd, &key, 0, bytes, key.size, NULL), 0);
+    close(fd);
+    assert_int_equal(content_seal(content, &key, false, NULL), 0);
+    hex_format(key.sha256, SHA256_SIZE, hex);
+    struct timespec at = {.tv_sec = time(NULL) - age_s};
+    const struct timespec times[2] = {at, at};
+    snprintf(path, sizeof(path), "%s/objects/%.2s/%s", store_folder, hex, hex);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    return key;
+}
+
+static bool is_listed(const struct content *content, const uint8_t *sha256, int64_t cut_us)
+{
+    struct content_old old = {.count = 0};
+
+    do {
+        content_list_old(content, sha256[0], cut_us, &old);
+        for (uint32_t i = 0; i < old.count; i++) {
+            if (memcmp(old.sha256[i], sha256, SHA256_SIZE) == 0)
+                return true;
+        }
+    } while (old.count == CONTENT_OLD_MAX);
+    return false;
+}
+
+static void test_only_what_was_not_used_for_long_goes(void **state)
+{
+    struct world *world = *state;
+    int64_t cut_us = ((int64_t)time(NULL) - 100) * 1000000;
+    uint64_t size;
+
+    store_folder = world->folder;
+    struct content_key old = store_aged(world->content, 1, 200);
+    struct content_key fresh = store_aged(world->content, 2, 0);
+    struct content_key used = store_aged(world->content, 3, 200);
+    struct content_key again = store_aged(world->content, 4, 200);
+    assert_true(is_listed(world->content, old.sha256, cut_us));
+    assert_false(is_listed(world->content, fresh.sha256, cut_us));
+    assert_true(is_listed(world->content, used.sha256, cut_us));
+    /* Between being found old and being removed: somebody counts on it. */
+    content_use(world->content, used.sha256);
+    store_aged(world->content, 4, 0);
+    assert_true(content_remove(world->content, old.sha256, cut_us));
+    assert_false(content_remove(world->content, old.sha256, cut_us));
+    assert_false(content_remove(world->content, fresh.sha256, cut_us));
+    assert_false(content_remove(world->content, used.sha256, cut_us));
+    assert_false(content_remove(world->content, again.sha256, cut_us));
+    assert_false(content_has(world->content, old.sha256, &size));
+    assert_true(content_has(world->content, used.sha256, &size));
+    assert_stored(world->content, &again, "content 4");
+}
+
+/* More than one list of them, in one folder: each comes once. */
+static void test_old_content_is_listed_in_pieces(void **state)
+{
+    struct world *world = *state;
+    struct content_old old = {.count = 0};
+    char path[160];
+    uint32_t seen = 0;
+    uint8_t last[SHA256_SIZE] = {0};
+
+    snprintf(path, sizeof(path), "%s/objects/07", world->folder);
+    assert_int_equal(fs_mkdir(path, 0700, NULL), 0);
+    for (unsigned i = 0; i < 150; i++) {
+        snprintf(path, sizeof(path), "%s/objects/07/07%062x", world->folder, i * 77 % 150);
+        assert_int_equal(fs_write(path, "x", 1, 0600, NULL), 0);
+    }
+    do {
+        content_list_old(world->content, 7, INT64_MAX, &old);
+        for (uint32_t i = 0; i < old.count; i++) {
+            assert_true(memcmp(old.sha256[i], last, SHA256_SIZE) > 0);
+            memcpy(last, old.sha256[i], SHA256_SIZE);
+            seen++;
+        }
+    } while (old.count > 0);
+    assert_int_equal(seen, 150);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +334,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_empty_content_is_content, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_stream_resumes_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unknown_content_is_not_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_only_what_was_not_used_for_long_goes, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_old_content_is_listed_in_pieces, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,8 @@ static const struct guard_case cases[] = {
     {"GET /a/ HTTP/1.1\r\nHost: a\r\n\r\n", ERR_NONE, NULL, 0},
     {"GET /a..b/.x/...?a=../.. HTTP/1.1\r\nHost: a\r\n\r\n", ERR_NONE, NULL, 0},
     {"DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", ERR_NONE, "x", 0},
+    {"GET https://a/x HTTP/1.1\r\nHost: A\r\n\r\n", ERR_NONE, NULL, 0},
+    {"GET http://a:1?b=/ HTTP/1.1\r\nHost: a:1\r\n\r\n", ERR_NONE, NULL, 0},
     /* -- request line ---------------------------------------------------------------------- */
     {"\r\n\r\n" GET "\r\n", ERR_BAD_REQUEST_LINE, NULL, 0},
     {"GET /\r\n", ERR_BAD_REQUEST_LINE, NULL, 0},
@@ -62,9 +64,11 @@ static const struct guard_case cases[] = {
     {"GET / HTTP/2.0\r\n", ERR_HTTP_VERSION, NULL, 0},
     {"PRI * HTTP/2.0\r\n", ERR_HTTP_VERSION, NULL, 0},
     {"GET / HTTP/0.9\r\n", ERR_HTTP_VERSION, NULL, 0},
-    {"GET http://a/ HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
+    {"GET ftp://a/ HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
+    {"GET http:/a HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
+    {"GET http://a//b HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
     {"OPTIONS * HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
-    {"CONNECT a:1 HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
+    {"CONNECT a:1 HTTP/1.1\r\n", ERR_METHOD_UNKNOWN, NULL, 0},
     {"GET /../etc HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
     {"GET /a/. HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
     {"GET /a/%2e%2E/b HTTP/1.1\r\n", ERR_INVALID_PATH, NULL, 0},
@@ -92,6 +96,12 @@ static const struct guard_case cases[] = {
     {"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
     {"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
     {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET http://a:1/ HTTP/1.1\r\nHost: a\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET http://a@b/ HTTP/1.1\r\nHost: a@b\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET http://b_%41/ HTTP/1.0\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
+    {"GET https:// HTTP/1.0\r\n\r\n", ERR_INVALID_HOST, NULL, 0},
     /* -- fields ---------------------------------------------------------------------------- */
     {GET "X: a\r\n b\r\n\r\n", ERR_OBSOLETE_FOLDING, NULL, 0},
     {GET "X: a\r\n\tb\r\n\r\n", ERR_OBSOLETE_FOLDING, NULL, 0},
@@ -106,6 +116,9 @@ static const struct guard_case cases[] = {
     {GET "X: a\x7f\r\n\r\n", ERR_INVALID_HEADER, NULL, 0},
     {GET "\n", ERR_INVALID_HEADER, NULL, 0},
     {GET "\r\r\n", ERR_INVALID_HEADER, NULL, 0},
+    {GET "Authorization: a\r\nauthorization: a\r\n\r\n", ERR_INVALID_HEADER, NULL, 0},
+    {GET "Content-Type: a\r\nContent-Type: b\r\n\r\n", ERR_INVALID_HEADER, NULL, 0},
+    {GET "Idempotency-Key: a\r\nX: y\r\nIdempotency-Key: a\r\n\r\n", ERR_INVALID_HEADER, NULL, 0},
     /* -- lengths --------------------------------------------------------------------------- */
     {POST "Content-Length: 5\r\n" TE "\r\n", ERR_AMBIGUOUS_FRAMING, NULL, 0},
     {POST TE "Content-Length: 5\r\n\r\n", ERR_AMBIGUOUS_FRAMING, NULL, 0},
@@ -123,7 +136,10 @@ static const struct guard_case cases[] = {
     {POST TE TE "\r\n", ERR_INVALID_TE, NULL, 0},
     {POST "Transfer-Encoding: gzip, chunked\r\n\r\n", ERR_INVALID_TE, NULL, 0},
     {POST "Transfer-Encoding: chunked, identity\r\n\r\n", ERR_INVALID_TE, NULL, 0},
-    {POST "Transfer-Encoding: xchunked\r\n\r\n", ERR_INVALID_TE, NULL, 0},
+    {POST "Transfer-Encoding: xchunked\r\n\r\n", ERR_UNKNOWN_TE, NULL, 0},
+    {POST "Transfer-Encoding: identity\r\n\r\n", ERR_INVALID_TE, NULL, 0},
+    {POST "Transfer-Encoding : chunked\r\n\r\n", ERR_INVALID_TE, NULL, 0},
+    {POST "Content-Length : 5\r\n\r\n", ERR_INVALID_LENGTH, NULL, 0},
     {POST "Transfer-Encoding:\r\n\r\n", ERR_INVALID_TE, NULL, 0},
     {"POST / HTTP/1.0\r\n" TE "\r\n", ERR_INVALID_TE, NULL, 0},
     /* -- chunks ---------------------------------------------------------------------------- */
@@ -333,6 +349,31 @@ static void test_fields_method_and_target_are_read(void **state)
     guard_fini(&guard);
 }
 
+static void test_a_target_in_absolute_form_becomes_its_path(void **state)
+{
+    static const char *const rows[][2] = {
+        {"GET http://a/b/c?d=e HTTP/1.1\r\nHost: a\r\n\r\n", "/b/c?d=e"},
+        {"GET HTTPS://a:80 HTTP/1.1\r\nHost: A:80\r\n\r\n", "/"},
+        {"GET https://[::1]?x HTTP/1.1\r\nHost: [::1]\r\n\r\n", "/?x"},
+        {"GET /http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct guard guard;
+        const uint8_t *piece;
+        size_t used;
+        size_t size;
+        guard_init(&guard);
+        enum guard_verdict verdict = guard_read(&guard, (const uint8_t *)rows[i][0],
+                                                strlen(rows[i][0]), &used, &piece, &size);
+        assert_int_equal(verdict, *rows[i][1] != '\0' ? GUARD_HEAD : GUARD_BAD);
+        if (verdict == GUARD_HEAD)
+            assert_string_equal(guard_target(&guard), rows[i][1]);
+        guard_fini(&guard);
+    }
+}
+
 static void test_connection_close_is_found_in_any_list(void **state)
 {
     static const struct {
@@ -364,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_a_nul_byte_is_refused_everywhere_in_the_head),
         cmocka_unit_test(test_a_path_may_lower_the_limit_of_its_body),
         cmocka_unit_test(test_fields_method_and_target_are_read),
+        cmocka_unit_test(test_a_target_in_absolute_form_becomes_its_path),
         cmocka_unit_test(test_connection_close_is_found_in_any_list),
     };
 

@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <event2/event.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -114,6 +115,8 @@ static void on_done(evutil_socket_t fd, short what, void *arg)
 }
 
 static int done_pipe[2];
+static uint32_t bench_per_address;
+static uint32_t bench_rate;
 
 static void *client_main(void *arg)
 {
@@ -131,6 +134,9 @@ static void run(struct bench *bench, uint32_t max_connections, void (*client)(st
 {
     struct http_options options = {
         .max_connections = max_connections,
+        .max_per_address = bench_per_address,
+        .rate_per_address = bench_rate,
+        .times = {.head = 1, .idle = 1, .write = 1},
         .hooks = {.body_limit = body_limit, .on_call = on_call, .arg = bench},
     };
     struct timeval grace = {.tv_usec = 50000};
@@ -338,7 +344,7 @@ static void client_crowd(struct bench *bench)
         say(busy[i], "GET /never HTTP/1.1\r\n" MORE);
     }
     usleep(100000);
-    /* Both are busy: the third is not taken. */
+    /* Both are busy: the third is told so. */
     busy[2] = dial(bench);
     say(busy[2], "GET /now HTTP/1.1\r\n" LAST);
     hear(bench, busy[2]);
@@ -362,7 +368,141 @@ static void test_connections_are_capped_and_idle_ones_make_room(void **state)
     (void)state;
     run(&bench, 2, client_crowd);
     assert_int_equal(http_counters(bench.server).refused, 1);
+    assert_int_equal(count(&bench, "HTTP/1.1 503 Service Unavailable"), 1);
+    assert_int_equal(count(&bench, "Retry-After: 2"), 1);
+    assert_int_equal(count(&bench, "\"temporarily-unavailable\""), 1);
     assert_int_equal(count(&bench, "HTTP/1.1 200 OK"), 1);
+    end(&bench);
+}
+
+static void test_one_address_has_its_own_cap(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_per_address = 2;
+    run(&bench, 100, client_crowd);
+    bench_per_address = 0;
+    assert_int_equal(http_counters(bench.server).refused, 1);
+    assert_int_equal(count(&bench, "HTTP/1.1 429 Too Many Requests"), 1);
+    assert_int_equal(count(&bench, "HTTP/1.1 200 OK"), 1);
+    end(&bench);
+}
+
+#define RATE 30
+
+static void client_hurry(struct bench *bench)
+{
+    int fd = dial(bench);
+
+    /* The connection took ten of the bucket. */
+    for (int i = 0; i < RATE; i++)
+        say(fd, "GET /now HTTP/1.1\r\n" MORE);
+    say(fd, "GET /now HTTP/1.1\r\n" LAST);
+    hear(bench, fd);
+}
+
+static void test_one_address_has_its_own_rate(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    bench_rate = RATE;
+    run(&bench, 100, client_hurry);
+    bench_rate = 0;
+    assert_int_equal(count(&bench, "HTTP/1.1 "), RATE + 1);
+    uint32_t limited = count(&bench, "HTTP/1.1 429 Too Many Requests");
+    assert_true(limited >= 1);
+    assert_int_equal(count(&bench, "Retry-After: 1"), limited);
+    assert_int_equal(http_counters(bench.server).limited, limited);
+    end(&bench);
+}
+
+static void client_slow(struct bench *bench)
+{
+    int fd = dial(bench);
+
+    say(fd, "GET /now HT");
+    hear(bench, fd); /* told and closed */
+    fd = dial(bench);
+    say(fd, "POST /now HTTP/1.1\r\nContent-Length: 1000000\r\n" MORE "a little");
+    hear(bench, fd);
+    fd = dial(bench); /* says nothing: closed without a word */
+    hear(bench, fd);
+}
+
+static void test_slow_senders_are_told_and_closed(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    run(&bench, 10, client_slow);
+    assert_int_equal(count(&bench, "HTTP/1.1 408 Request Timeout"), 2);
+    assert_int_equal(http_counters(bench.server).open, 0);
+    end(&bench);
+}
+
+static void client_stuck(struct bench *bench)
+{
+    int small = 4096;
+    int fd = dial(bench);
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    say(fd, "GET /big HTTP/1.1\r\n" LAST);
+    /* Takes nothing until the server has given up. */
+    for (int i = 0; i < 100 && bench->ended == 0; i++)
+        usleep(50000);
+    close(fd);
+}
+
+static void test_a_reader_that_takes_nothing_is_dropped(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    run(&bench, 10, client_stuck);
+    assert_int_equal(bench.ended, 1);
+    assert_true(bench.big_left > 0);
+    assert_int_equal(http_counters(bench.server).gone, 1);
+    end(&bench);
+}
+
+/* Both ends are in this process: the accepted one is the one whose own port is the server's. */
+static void client_looks(struct bench *bench)
+{
+    int fd = dial(bench);
+
+    say(fd, "GET /now HTTP/1.1\r\n" MORE);
+    char byte;
+    (void)recv(fd, &byte, 1, MSG_PEEK);
+    for (int other = 3; other < 256; other++) {
+        struct sockaddr_in own = {0};
+        socklen_t size = sizeof(own);
+        int set = 0;
+        int listens = 1;
+        union {
+            struct sockaddr_in *in;
+            struct sockaddr *out;
+        } cast = {.in = &own};
+        if (getsockname(other, cast.out, &size) != 0 || ntohs(own.sin_port) != bench->port)
+            continue;
+        size = sizeof(listens);
+        (void)getsockopt(other, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+        size = sizeof(set);
+        (void)getsockopt(other, IPPROTO_TCP, TCP_NODELAY, &set, &size);
+        if (!listens)
+            buf_puts(&bench->answer, set ? "nodelay" : "delay");
+    }
+    close(fd);
+}
+
+static void test_accepted_sockets_send_at_once(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    run(&bench, 10, client_looks);
+    assert_string_equal(bench.answer.data, "nodelay");
     end(&bench);
 }
 
@@ -417,6 +557,11 @@ int main(void)
         cmocka_unit_test(test_a_client_that_leaves_ends_its_call),
         cmocka_unit_test(test_a_slow_reader_is_not_buffered_for),
         cmocka_unit_test(test_connections_are_capped_and_idle_ones_make_room),
+        cmocka_unit_test(test_one_address_has_its_own_cap),
+        cmocka_unit_test(test_one_address_has_its_own_rate),
+        cmocka_unit_test(test_slow_senders_are_told_and_closed),
+        cmocka_unit_test(test_a_reader_that_takes_nothing_is_dropped),
+        cmocka_unit_test(test_accepted_sockets_send_at_once),
         cmocka_unit_test(test_an_expected_continue_comes_before_the_body),
         cmocka_unit_test(test_a_half_closed_client_still_gets_its_answer),
     };

@@ -73,9 +73,9 @@ static void test_a_known_path_names_its_methods(void **state)
 
     (void)state;
     assert_null(route_match(gateway_routes, "DELETE", "/api/v1/jobs", params, allow));
-    assert_string_equal(allow, "POST, GET");
+    assert_string_equal(allow, "POST, GET, HEAD");
     assert_null(route_match(gateway_routes, "POST", "/healthz", params, allow));
-    assert_string_equal(allow, "GET");
+    assert_string_equal(allow, "GET, HEAD");
 }
 
 static void test_every_row_is_reachable_and_whole(void **state)
@@ -155,6 +155,34 @@ static void test_the_description_has_exactly_the_routes_of_the_table(void **stat
         described += json_object_size(item);
     }
     assert_int_equal(described, served);
+    json_decref(api);
+}
+
+/* What a person reads in the description is what the table asks for. */
+static void test_the_description_says_who_may(void **state)
+{
+    json_t *api = description();
+    char method[16];
+    char needs[64];
+
+    (void)state;
+    for (const struct route *row = gateway_routes; row->method != NULL; row++) {
+        lower(row->method, method);
+        json_t *operation =
+            json_object_get(json_object_get(json_object_get(api, "paths"), row->pattern), method);
+        snprintf(needs, sizeof(needs), "Needs: %s", route_scope_name(row));
+        assert_string_equal(json_text(operation, "x-scope"), route_scope_name(row));
+        assert_string_equal(json_text(operation, "x-owner"), route_owner_name(row->owner));
+        if (row->scope != 0 || (row->flags & ROUTE_SECRET) != 0)
+            assert_string_equal(json_text(operation, "description"), needs);
+        else
+            assert_int_equal(json_array_size(json_object_get(operation, "security")), 0);
+        assert_int_equal(json_object_get(operation, "security") != NULL,
+                         row->scope == 0 && (row->flags & ROUTE_SECRET) == 0);
+        /* Who must say whose it is, needs a token to say it with. */
+        if (row->owner != OWNER_POOL)
+            assert_int_not_equal(row->scope, 0);
+    }
     json_decref(api);
 }
 
@@ -403,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_every_row_is_reachable_and_whole),
         cmocka_unit_test(test_jobs_and_deposits_need_an_idempotency_key),
         cmocka_unit_test(test_the_description_has_exactly_the_routes_of_the_table),
+        cmocka_unit_test(test_the_description_says_who_may),
         cmocka_unit_test(test_every_reference_of_the_description_resolves),
         cmocka_unit_test(test_the_description_has_the_refusals_of_each_route),
         cmocka_unit_test(test_the_description_has_exactly_the_codes_of_the_table),

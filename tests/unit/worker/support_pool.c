@@ -49,6 +49,7 @@ static struct settings settings_of(const char *root)
     settings.port_low = 10000 + (uint32_t)getpid() % 20000; /* below ephemeral ports */
     settings.port_high = settings.port_low + 20;
     settings.probe_port = 0;
+    settings.log_bytes = (uint64_t)64 << 20;
     return settings;
 }
 
@@ -67,7 +68,7 @@ static _Noreturn void worker_main(const char *root)
     snprintf(host->device[0].model, sizeof(host->device[0].model), "test");
     host->device[0].memory_mib = 1024;
     log_open("worker", getenv("POOL_DEBUG") ? LOG_DEBUG_LEVEL : LOG_ERROR_LEVEL);
-    rc = agent_run(&settings, host, AGENT_RUN, &err);
+    rc = agent_run(&settings, NULL, host, AGENT_RUN, &err);
     if (rc != 0 && getenv("POOL_DEBUG"))
         fprintf(stderr, "worker: %s\n", err.text);
     free(host);

@@ -141,6 +141,7 @@ void trial_plan(struct trial *trial, const char *script)
     trial->plan.proc = trial->proc;
     trial->plan.proc_count = 1;
     trial->plan.stop_grace_ms = 5000;
+    trial->plan.log_limit = (uint64_t)64 << 20;
     for (uint32_t i = 0; i < RUNTIME_MAX_PROCS; i++)
         trial->proc[i].rank = i;
 }

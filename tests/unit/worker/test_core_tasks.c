@@ -33,8 +33,10 @@ static struct task_event event_of(enum task_event_kind kind, uint64_t attempt, u
                                .device = device_0,
                                .device_count = 1};
 
-    if (kind == TASK_EV_FAILED || kind == TASK_EV_UNSENDABLE)
+    if (kind == TASK_EV_FAILED)
         event.reason = ERR_IO;
+    if (kind == TASK_EV_OUTPUTS_LOST)
+        event.class = FAIL_PROVIDER;
     if (kind == TASK_EV_PREPARED)
         event.port = 7700;
     if (kind == TASK_EV_RECLAIM)
@@ -127,7 +129,7 @@ static const struct move table[TASK_EV_COUNT][TASK_PHASE_COUNT] = {
                         READY = {"done", "save news:exited save clean news:done"},
                         RELEASED = {"collecting", "save receipt news:exited collect"},
                         STARTED = {"collecting", "save receipt news:exited collect"}},
-    [TASK_EV_UNSENDABLE] = {COLLECTING = {"done", "save clean news:done"}},
+    [TASK_EV_OUTPUTS_LOST] = {COLLECTING = {NULL, "save"}},
     [TASK_EV_LOST] = {PREPARING = {"refused", "save news:refused clean"},
                       READY = {"done", "save news:exited save clean news:done"},
                       RELEASED = {"collecting", "save receipt news:exited collect"},
@@ -456,11 +458,40 @@ static void test_time_ends_collecting_and_lingering(void **state)
     assert_int_equal(out.count, 0);
     out = step(tasks, tick, 100 + TASKS_COLLECT_US);
     assert_non_null(find_news(&out, RANK_NEWS_DONE));
+    assert_int_equal(find_news(&out, RANK_NEWS_DONE)->reason, ERR_OUTPUT_LOST);
+    assert_int_equal(find_news(&out, RANK_NEWS_DONE)->class, FAIL_PROVIDER);
     task_actions_fini(&out);
     out = step(tasks, tick, 100 + TASKS_COLLECT_US + TASKS_LINGER_US);
     assert_int_equal(tasks->count, 0);
     task_actions_fini(&out);
     free(tasks);
+}
+
+/* Logs go on; a rank that failed by itself keeps its reason. */
+static void test_lost_outputs_are_told_with_the_end(void **state)
+{
+    for (int failed = 0; failed < 2; failed++) {
+        struct tasks *tasks = tasks_new();
+        struct task_event ended = event_of(TASK_EV_EXITED, 5, 3);
+        const struct task_action *done;
+        struct task_actions out;
+
+        (void)state;
+        drive(tasks, TASK_PHASE_STARTED);
+        ended.exit_code = failed;
+        out = step(tasks, ended, 200);
+        task_actions_fini(&out);
+        out = step(tasks, event_of(TASK_EV_OUTPUTS_LOST, 5, 3), 300);
+        assert_null(find_news(&out, RANK_NEWS_DONE));
+        task_actions_fini(&out);
+        out = step(tasks, event_of(TASK_EV_LOGS, 5, 3), 400);
+        done = find_news(&out, RANK_NEWS_DONE);
+        assert_non_null(done);
+        assert_int_equal(done->reason, failed ? ERR_RANK_FAILED : ERR_OUTPUT_LOST);
+        assert_int_equal(done->class, failed ? FAIL_USER : FAIL_PROVIDER);
+        task_actions_fini(&out);
+        free(tasks);
+    }
 }
 
 static void test_used_time_never_decreases(void **state)
@@ -563,6 +594,7 @@ int main(void)
         cmocka_unit_test(test_notice_then_interruption),
         cmocka_unit_test(test_relent_ends_the_notice),
         cmocka_unit_test(test_time_ends_collecting_and_lingering),
+        cmocka_unit_test(test_lost_outputs_are_told_with_the_end),
         cmocka_unit_test(test_used_time_never_decreases),
         cmocka_unit_test(test_table_is_bounded),
         cmocka_unit_test(test_fences_are_a_ring),

@@ -130,7 +130,8 @@ static void test_a_task_reads_as_it_was_written(void **state)
                              .limits = {(uint64_t)5 << 40, 7, 250},
                              .shm = 1,
                              .filter = FILTER_REJECT,
-                             .stop_grace_ms = 30000};
+                             .stop_grace_ms = 30000,
+                             .log_limit = 777};
     struct plan_task back;
     struct err err;
 
@@ -163,6 +164,7 @@ static void test_a_task_reads_as_it_was_written(void **state)
     assert_string_equal(back.device_nodes.items[0], "/dev/nvidia0");
     assert_int_equal(back.filter, FILTER_REJECT);
     assert_int_equal(back.stop_grace_ms, 30000);
+    assert_int_equal(back.log_limit, 777);
     plan_task_fini(&back);
     plan_task_fini(&task);
     put(root, "task.json", "{\"name\": \"x\"}");

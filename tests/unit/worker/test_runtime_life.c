@@ -15,6 +15,7 @@
 #include "common/io/clock.h"
 #include "common/io/fs.h"
 #include "support_runtime.h"
+#include "worker/runtime/runtime_private.h"
 
 static struct trial *trial;
 
@@ -258,22 +259,24 @@ static void test_process_and_cpu_limits_hold(void **state)
 
 static void test_output_beyond_the_limit_is_cut_with_a_line(void **state)
 {
-    char path[FS_PATH];
-    char tail[128] = "";
-    struct stat status;
+    const char *text;
 
     (void)state;
     need_trial();
-    assert_int_equal(trial_run(trial, "head -c 70000000 /dev/zero; echo done >&2"), 0);
-    assert_int_equal(runtime_log_path(trial->dir, 0, 1, path), 0);
-    assert_int_equal(stat(path, &status), 0);
-    assert_in_range(status.st_size, RUNTIME_LOG_LIMIT, RUNTIME_LOG_LIMIT + 200);
-    FILE *file = fopen(path, "re");
-    assert_int_equal(fseek(file, (long)RUNTIME_LOG_LIMIT, SEEK_SET), 0);
-    assert_true(fread(tail, 1, sizeof(tail) - 1, file) > 0);
-    fclose(file);
-    assert_non_null(strstr(tail, "the rest is cut"));
-    assert_string_equal(trial_log(trial, 0, 2), "done\n");
+    trial_plan(trial, "echo first >&2; for i in 1 2 3 4 5; do head -c 9999 /dev/zero | tr '\\0' x;"
+                      " echo; done; echo last >&2");
+    trial->plan.log_limit = 30000;
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->exits);
+    assert_int_equal(trial->exit.code, 0);
+    text = trial_log(trial, 0, 1);
+    assert_in_range(strlen(text), 29990, 30200);
+    assert_non_null(
+        strstr(text, "x\n[sheaf: truncated: the limit of this rank's log is reached]\n"));
+    /* One budget for both streams of a process; each says that it was cut. */
+    assert_string_equal(trial_log(trial, 0, 2),
+                        "first\n\n[sheaf: truncated: the limit of this rank's log is reached]\n");
 }
 
 /* Another process starts the task and is killed with -9; returns when it is gone. */
@@ -416,6 +419,48 @@ static void test_a_killed_supervisor_takes_its_sandbox_along(void **state)
                      -ERR_NOT_FOUND);
     for (uint32_t i = 0; i < count; i++)
         assert_true(ends(pids[i]));
+}
+
+/* Tasks are not its children's business: one runs on, the next one gets another nursery. */
+static void test_tasks_outlive_the_nursery(void **state)
+{
+    (void)state;
+    need_trial();
+    trial_plan(trial, "sleep 0.5; exit 9");
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->started);
+    pid_t nursery = trial->runtime->nursery_pid;
+    assert_int_equal(kill(nursery, SIGKILL), 0);
+    assert_true(ends(nursery));
+    trial_wait(trial, &trial->exits);
+    assert_int_equal(trial->exit.code, 9);
+    assert_int_equal(trial_run(trial, "exit 8"), 8);
+    assert_int_not_equal(trial->runtime->nursery_pid, nursery);
+}
+
+/* The worker died between forgetting a task and cleaning it: nobody will ever adopt this one. */
+static void test_a_folder_that_nobody_owns_is_swept(void **state)
+{
+    char command[640];
+
+    (void)state;
+    need_trial();
+    trial_plan(trial, "sleep 1000");
+    snprintf(command, sizeof(command),
+             "[ -z \"$(find /sys/fs/cgroup -maxdepth 4 -name 'sheaf-%s' 2>/dev/null)\" ]",
+             trial->plan.name);
+    trial_prepare(trial);
+    trial_release(trial);
+    trial_wait(trial, &trial->started);
+    int supervisor = supervisor_pid();
+    task_free(trial->task);
+    trial->task = NULL;
+    runtime_sweep(trial->dir);
+    assert_true(ends(supervisor));
+    assert_int_equal(access(trial->dir, F_OK), -1);
+    assert_int_equal(system(command), 0);
+    runtime_sweep(trial->dir); /* a crash on the way: again */
 }
 
 static void test_a_supervisor_without_its_socket_is_ended(void **state)
@@ -657,6 +702,8 @@ int main(void)
         cmocka_unit_test(test_an_adopted_task_can_be_stopped),
         cmocka_unit_test(test_past_exit_is_adopted),
         cmocka_unit_test(test_a_killed_supervisor_takes_its_sandbox_along),
+        cmocka_unit_test(test_tasks_outlive_the_nursery),
+        cmocka_unit_test(test_a_folder_that_nobody_owns_is_swept),
         cmocka_unit_test(test_a_supervisor_without_its_socket_is_ended),
         cmocka_unit_test(test_clean_leaves_nothing),
         cmocka_unit_test(test_many_tasks_start_at_once_each_with_a_user_of_its_own),
