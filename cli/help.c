@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "common/io/manpage.h"
 #include "common/io/spec_json.h"
 
 static const char first[] =
@@ -63,31 +64,16 @@ void help_command(const struct command *command, struct buf *out)
     }
 }
 
-/* Roff text: a leading dot or quote and every backslash and dash need care. */
-static void roff_text(const char *text, struct buf *out)
-{
-    for (const char *at = text; *at != '\0'; at++) {
-        if (*at == '\\')
-            buf_puts(out, "\\e");
-        else if (*at == '-')
-            buf_puts(out, "\\-");
-        else if ((*at == '.' || *at == '\'') && (at == text || at[-1] == '\n'))
-            buf_printf(out, "\\&%c", *at);
-        else
-            buf_append(out, at, 1);
-    }
-}
-
 static void man_command(const struct command *c, struct buf *out)
 {
     buf_printf(out, ".SS \"sheaf %s ", c->name);
-    roff_text(c->usage, out);
+    manpage_text(c->usage, out);
     buf_puts(out, "\"\n");
-    roff_text(c->summary, out);
+    manpage_text(c->summary, out);
     buf_puts(out, ".\n");
     if (c->detail != NULL) {
         buf_puts(out, ".PP\n");
-        roff_text(c->detail, out);
+        manpage_text(c->detail, out);
         buf_puts(out, "\n");
     }
     for (int i = 0; i < OPTION_MAX && c->options[i].name != NULL; i++) {
@@ -95,9 +81,9 @@ static void man_command(const struct command *c, struct buf *out)
         buf_init(&left, 0);
         option_left(&c->options[i], &left);
         buf_puts(out, ".TP\n\\fB");
-        roff_text(left.data, out);
+        manpage_text(left.data, out);
         buf_puts(out, "\\fR\n");
-        roff_text(c->options[i].help, out);
+        manpage_text(c->options[i].help, out);
         buf_puts(out, "\n");
         buf_fini(&left);
     }
@@ -109,12 +95,12 @@ void help_man(struct buf *out)
                   ".SH NAME\nsheaf \\- run multi\\-GPU jobs on pooled hardware\n"
                   ".SH SYNOPSIS\n.B sheaf\n[\\fIoptions\\fR] \\fIcommand\\fR …\n"
                   ".SH DESCRIPTION\n");
-    roff_text(first, out);
+    manpage_text(first, out);
     buf_puts(out, ".SH COMMANDS\n");
     for (const struct command *c = commands; c->name != NULL; c++)
         man_command(c, out);
     buf_puts(out, ".SH JOB FILE\n.nf\n");
-    roff_text(spec_reference(), out);
+    manpage_text(spec_reference(), out);
     buf_puts(out,
              ".fi\n.SH EXIT STATUS\n0 ok, 1 the job failed, 2 usage, 3 not found, 4 auth, 5 "
              "refused, 6 no capacity, 7 funds, 8 timeout, 9 unreachable, 130 interrupted.\n"

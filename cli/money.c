@@ -160,9 +160,15 @@ int verb_token_join(const struct args *args)
     if (code != EXIT_OK)
         return code;
     if (!table_machine(answer, "token")) {
+        const char *install = json_string_value(json_object_get(answer, "install"));
+        if (install != NULL)
+            printf("# a bare Debian 12, x86-64: installs the worker and joins\n%s\n"
+                   "# where sheaf-worker is installed\n",
+                   install);
         printf("%s\n", json_text_at(answer, "command"));
-        fprintf(stderr, "run it on the machine that joins; good until %s, %ld use%s\n",
-                json_text_at(answer, "expires_at"), uses, uses == 1 ? "" : "s");
+        fprintf(stderr, "run %s on the machine that joins; good until %s, %ld use%s\n",
+                install != NULL ? "one of them" : "it", json_text_at(answer, "expires_at"), uses,
+                uses == 1 ? "" : "s");
     }
     json_decref(answer);
     return EXIT_OK;

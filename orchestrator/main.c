@@ -9,6 +9,8 @@
 
 #include "common/io/clock.h"
 #include "common/io/log.h"
+#include "common/io/manpage.h"
+#include "common/io/notify.h"
 #include "common/io/process.h"
 #include "common/pure/exit_code.h"
 #include "orchestrator/fleet/fleet.h"
@@ -30,6 +32,7 @@ struct program {
     struct identity identity;
     struct link_file link;
     struct event_base *base;
+    struct notify *notify;
     void *zmq;
     struct zap *zap;
     struct store *store;
@@ -66,15 +69,19 @@ static int state_path(const struct program *program, const char *name, char out[
     return 0;
 }
 
+/* Passing through, not listing: PostgreSQL of another user, or a gateway, has its socket below. */
+static mode_t state_mode(const struct program *program)
+{
+    return geteuid() == 0 ? 0711 : config_bool(program->config, "share-link") ? 0710 : 0700;
+}
+
 static int open_state(struct program *program, struct err *err)
 {
-    /* The embedded PostgreSQL runs as another user below it: passing through, not listing. */
-    mode_t mode = geteuid() == 0 ? 0711 : 0700;
     char path[FS_PATH];
     int rc;
 
     if ((rc = setup_state(program->config, program->state, err))
-        || (rc = fs_mkdir(program->state, mode, err))
+        || (rc = fs_mkdir(program->state, state_mode(program), err))
         || (rc = state_path(program, "lock", path, err))
         || (rc = fs_lock(path, &program->lock_fd, err))
         || (rc = state_path(program, "identity", path, err))
@@ -96,6 +103,7 @@ static int write_link(struct program *program, struct err *err)
         .server_key = program->identity.curve.public_key,
         .sign_key = program->identity.sign.public_key,
         .database = program->gateway_db,
+        .mode = config_bool(program->config, "share-link") ? 0640 : 0600,
     };
     int rc = state_path(program, "gateway.link", path, err);
 
@@ -150,7 +158,9 @@ static int open_database(struct program *program, struct err *err)
         || (rc = store_migrate_up(database.owner, err)))
         return rc;
     snprintf(program->orchestrator_db, CONNINFO_TEXT, "%s", database.orchestrator);
-    snprintf(program->gateway_db, CONNINFO_TEXT, "%s", database.gateway);
+    snprintf(program->gateway_db, CONNINFO_TEXT, "%s",
+             config_bool(program->config, "share-link") ? database.gateway_elsewhere
+                                                        : database.gateway);
     return 0;
 }
 
@@ -180,6 +190,7 @@ static void say_ready(struct program *program)
     printf("sheaf-orchestrator ready worker=%s command=%s hints=%s metrics=http://%s\n",
            endpoints->worker, endpoints->command, endpoints->hints, program->metrics_endpoint);
     fflush(stdout);
+    notify_ready(program->notify, endpoints->worker);
 }
 
 static void stop_failed(struct program *program, const struct err *err)
@@ -344,6 +355,7 @@ static void on_reload(evutil_socket_t number, short what, void *arg)
 static int open_loop(struct program *program, struct err *err)
 {
     program->base = loop_new();
+    program->notify = notify_new(program->base);
     program->zmq = zmq_ctx_new();
     program->zap = program->zmq ? zap_new(program->zmq) : NULL;
     if (program->zap == NULL)
@@ -420,6 +432,7 @@ static void close_all(struct program *program)
         event_free(program->on_int);
     if (program->on_hup)
         event_free(program->on_hup);
+    notify_free(program->notify);
     zap_free(program->zap);
     if (program->zmq)
         zmq_ctx_term(program->zmq);
@@ -451,6 +464,7 @@ static int serve(struct program *program, struct err *err)
     BUG_ON(event_add(program->on_hup, NULL) != 0);
     if (!program->failed)
         event_base_dispatch(program->base);
+    notify_stopping(program->notify);
     drain(program);
     if (program->deposed)
         return err_set(err, ERR_DEPOSED, "another orchestrator leads on this database");
@@ -472,7 +486,7 @@ static int migrate(struct program *program, const char *verb, struct err *err)
     if ((rc = setup_state(program->config, program->state, err)))
         return rc;
     if (!is_set(program, "database") && !is_set(program, "owner-database")
-        && ((rc = fs_mkdir(program->state, geteuid() == 0 ? 0711 : 0700, err))
+        && ((rc = fs_mkdir(program->state, state_mode(program), err))
             || (rc = state_path(program, "lock", path, err))
             || (rc = fs_lock(path, &program->lock_fd, err))))
         return rc;
@@ -501,6 +515,30 @@ static void print_help(const struct config *config)
     config_help(config, &text);
     fputs(text.data, stdout);
     buf_fini(&text);
+}
+
+static int print_man(void)
+{
+    const struct manpage page = {
+        .name = "sheaf-orchestrator",
+        .summary = "decide what runs where in a Sheaf pool, and keep its books",
+        .usage = "sheaf-orchestrator [run] [OPTION…]\n"
+                 "sheaf-orchestrator migrate up|status [OPTION…]\n"
+                 "sheaf-orchestrator --check-config | --print-config | --help | --version",
+        .text = "Decides, commits and orders; one per database leads. Without --database it makes\n"
+                "a private PostgreSQL in its state folder.",
+        .files = "/etc/sheaf/orchestrator.yaml               settings\n"
+                 "/var/lib/sheaf/orchestrator                keys, private PostgreSQL\n"
+                 "/var/lib/sheaf/orchestrator/gateway.link   what a gateway needs: keep it secret",
+        .options = setup_options,
+    };
+    struct buf out;
+
+    buf_init(&out, 0);
+    manpage_write(&page, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
+    return EXIT_OK;
 }
 
 static int print_config(const struct config *config)
@@ -540,8 +578,8 @@ static int run_verb(struct program *program, int argc, char **argv, struct err *
 
 int main(int argc, char **argv)
 {
-    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
-                                        "--print-config", NULL};
+    static const char *const flags[] = {"--help",         "--man",          "-h", "--version",
+                                        "--check-config", "--print-config", NULL};
     struct program program = {.lock_fd = -1};
     const char *word;
     struct err err = {0};
@@ -558,6 +596,8 @@ int main(int argc, char **argv)
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         print_help(program.config);
         code = EXIT_OK;
+    } else if (strcmp(word, "--man") == 0) {
+        code = print_man();
     } else if (strcmp(word, "--version") == 0) {
         printf("sheaf-orchestrator %s\n", SHEAF_VERSION);
         code = EXIT_OK;

@@ -5,6 +5,7 @@
 
 #include "common/io/fs.h"
 #include "common/io/log.h"
+#include "common/io/manpage.h"
 #include "common/io/process.h"
 #include "common/pure/mem.h"
 #include "worker/core/verbs.h"
@@ -29,9 +30,43 @@ static const struct verb verbs[] = {
     {"drain", "", "take no new jobs; running ones go on", verb_drain},
     {"undrain", "", "take new jobs again", verb_undrain},
     {"leave", "", "drain, then leave the pool for good", verb_leave},
+    {"uninstall", "[--force]", "leave the pool and remove all that the worker made here",
+     verb_uninstall},
     {"price", "set AMOUNT", "ask this per device and hour from now on", verb_price},
 };
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
+
+static void add_verbs(struct buf *out)
+{
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        buf_printf(out, "  %-9s %-14s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
+}
+
+static void print_man(void)
+{
+    struct manpage page = {
+        .name = "sheaf-worker",
+        .summary = "offer this machine's devices to a Sheaf pool",
+        .usage = "sheaf-worker [OPTIONS] VERB\n"
+                 "sheaf-worker --check-config | --print-config | --help | --version",
+        .files = "/etc/sheaf/worker.yaml   settings\n"
+                 "/var/lib/sheaf/worker    state: identity, journal, tasks",
+        .options = settings_options(),
+    };
+    struct buf text;
+    struct buf out;
+
+    buf_init(&text, 0);
+    buf_init(&out, 0);
+    buf_puts(&text, "First: sheaf-worker doctor; then join TOKEN, with the token that the pool's\n"
+                    "operator gave; then run, or systemctl enable --now sheaf-worker.\n\n");
+    add_verbs(&text);
+    page.text = text.data;
+    manpage_write(&page, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
+    buf_fini(&text);
+}
 
 static void print_help(const struct config *config)
 {
@@ -40,10 +75,10 @@ static void print_help(const struct config *config)
     printf("sheaf-worker %s: offers this machine's devices to a Sheaf pool\n\n"
            "usage: sheaf-worker [OPTIONS] VERB\n\n",
            SHEAF_VERSION);
-    for (size_t i = 0; i < VERB_COUNT; i++)
-        printf("  %-8s %-14s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
-    printf("\nfirst: sheaf-worker doctor; sheaf-worker join TOKEN; sheaf-worker run\n\noptions\n");
     buf_init(&options, 0);
+    add_verbs(&options);
+    buf_puts(&options, "\nfirst: sheaf-worker doctor; sheaf-worker join TOKEN; sheaf-worker run\n"
+                       "\noptions\n");
     config_help(config, &options);
     fputs(options.data ? options.data : "", stdout);
     printf("  --check-config, --print-config, --help, --version\n");
@@ -86,8 +121,9 @@ static bool take_output(int *argc, char **argv, bool *ret_json)
     return true;
 }
 
-static const char *const flags[] = {"--help",         "--version",      "--run", "--dry-run",
-                                    "--check-config", "--print-config", NULL};
+static const char *const flags[] = {"--help",         "--version", "--man",        "--run",
+                                    "--dry-run",      "--force",   "--keep-state", "--check-config",
+                                    "--print-config", NULL};
 
 static int usage(const char *text, const char *what)
 {
@@ -104,11 +140,19 @@ static int call_verb(struct verb_call *call, int argc, char **argv)
             continue;
         call->argc = argc - 2;
         call->argv = argv + 2;
-        if (call->argc > 0 && verbs[i].call != verb_join && verbs[i].call != verb_price)
+        if (call->argc > 0 && verbs[i].call != verb_join && verbs[i].call != verb_price
+            && verbs[i].call != verb_uninstall)
             return usage("too many arguments: ", argv[2]);
         return verbs[i].call(call);
     }
     return usage("unknown verb ", argv[1]);
+}
+
+/* The installed worker leaves nothing outside its state; others share their user's cache. */
+static void keep_cache(const struct settings *settings)
+{
+    if (strcmp(settings->state, SETTINGS_SYSTEM_STATE) == 0)
+        (void)setenv("POCL_CACHE_DIR", SETTINGS_SYSTEM_STATE "/pocl", 0);
 }
 
 static int run(struct config *config, int argc, char **argv)
@@ -142,6 +186,7 @@ static int run(struct config *config, int argc, char **argv)
         code = 0;
     } else {
         log_open("sheaf-worker", settings->log);
+        keep_cache(settings);
         code = call_verb(&call, argc, argv);
     }
     free(settings);
@@ -157,6 +202,8 @@ int main(int argc, char **argv)
     process_keep_secrets();
     if (take_flag(&argc, argv, "--version"))
         printf("sheaf-worker %s\n", SHEAF_VERSION);
+    else if (take_flag(&argc, argv, "--man"))
+        print_man();
     else if (take_flag(&argc, argv, "--help") || take_flag(&argc, argv, "-h") || argc < 2)
         print_help(config);
     else

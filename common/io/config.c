@@ -1,5 +1,6 @@
 #include "common/io/config.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -449,9 +450,21 @@ int config_load_args(struct config *config, int *argc, char **argv, struct err *
     return 0;
 }
 
+/* /etc/sheaf/worker.yaml of SHEAF_WORKER; false when it is not there for us. */
+static bool system_file(const struct config *config, char out[ENV_NAME])
+{
+    const char *program = strncmp(config->prefix, "SHEAF_", 6) == 0 ? config->prefix + 6 : "";
+
+    snprintf(out, ENV_NAME, CONFIG_SYSTEM_FOLDER "/%s.yaml", program);
+    for (char *at = out; *at != '\0'; at++)
+        *at = (char)tolower((unsigned char)*at);
+    return access(out, R_OK) == 0;
+}
+
 int config_load(struct config *config, int *argc, char **argv, struct err *err)
 {
     char name[ENV_NAME];
+    char system[ENV_NAME];
 
     /* Values know their origin, so the order of loading does not decide which one wins. */
     int rc = config_load_args(config, argc, argv, err);
@@ -459,6 +472,8 @@ int config_load(struct config *config, int *argc, char **argv, struct err *err)
         rc = config_load_env(config, err);
     env_name(config, "config", name);
     const char *path = getenv(name);
+    if (path == NULL && system_file(config, system))
+        path = system;
     if (rc == 0 && !config->file_loaded && path != NULL && path[0] != '\0')
         rc = config_load_file(config, path, err);
     return rc;

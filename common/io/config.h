@@ -13,6 +13,8 @@
 #include "common/pure/buf.h"
 #include "common/pure/err.h"
 
+#define CONFIG_SYSTEM_FOLDER "/etc/sheaf"
+
 enum config_type {
     CONFIG_TEXT,
     CONFIG_BOOL,
@@ -61,7 +63,10 @@ int config_load_env(struct config *config, struct err *err) SHEAF_MUST_USE;
  * in order, and *argc says how many. --config FILE loads it first. "--" ends the options.
  */
 int config_load_args(struct config *config, int *argc, char **argv, struct err *err) SHEAF_MUST_USE;
-/* All of the above in the right order, --config or PREFIX_CONFIG included. */
+/*
+ * All of the above in the right order. The file is --config, else PREFIX_CONFIG (empty: none), else
+ * the system's: /etc/sheaf/worker.yaml of SHEAF_WORKER, if it is there.
+ */
 int config_load(struct config *config, int *argc, char **argv, struct err *err) SHEAF_MUST_USE;
 
 /*

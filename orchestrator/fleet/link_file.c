@@ -74,7 +74,7 @@ int link_file_write(const char *path, const struct link_file *link, const struct
     json_object_set_new(value, "token", json_string(link->token));
     json_object_set_new(value, "database", json_string(facts->database));
     text = yaml_write(value);
-    rc = fs_write(path, text, strlen(text), 0600, err);
+    rc = fs_write(path, text, strlen(text), facts->mode, err);
     explicit_bzero(text, strlen(text));
     free(text);
     json_decref(value);

@@ -6,6 +6,8 @@
  * token are made once and kept over restarts, so that a running gateway stays welcome; addresses
  * and connection string are written anew at each start.
  */
+#include <sys/types.h>
+
 #include "common/io/jointoken.h"
 #include "common/io/keys.h"
 #include "common/pure/err.h"
@@ -25,8 +27,9 @@ struct link_facts {
     const uint8_t *server_key; /* CURVE, 32 bytes */
     const uint8_t *sign_key;   /* Ed25519, 32 bytes */
     const char *database;      /* connection string of role sheaf_gateway */
+    mode_t mode;               /* of the file */
 };
-/* YAML, mode 0600. */
+/* YAML. */
 int link_file_write(const char *path, const struct link_file *link, const struct link_facts *facts,
                     struct err *err) SHEAF_MUST_USE;
 

@@ -52,6 +52,8 @@ const struct config_option setup_options[] = {
          "write the first operator token there (0600) and not to the terminal"),
     {"heartbeat", CONFIG_DURATION, "5s", 500000, (int64_t)60 * 1000000, 0, "TIME",
      "what workers are told; three missed make a node unknown"},
+    BOOL("share-link", 0,
+         "let our group read gateway.link, with all it needs: for a gateway that is another user"),
     BOOL("keep-database", 0, "leave the embedded PostgreSQL running at the end"),
     BOOL("paranoid", CONFIG_RELOAD, "check every invariant after each step (slow)"),
     POLICY_TIME("lost-after", "policy: silence after which a node is lost"),

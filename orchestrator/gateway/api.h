@@ -91,6 +91,8 @@ void api_version(struct gateway *gateway, struct http_call *call);
 void api_openapi(struct gateway *gateway, struct http_call *call);
 void api_error(struct gateway *gateway, struct http_call *call);
 void api_ca(struct gateway *gateway, struct http_call *call);
+void api_join_script(struct gateway *gateway, struct http_call *call);
+void api_package(struct gateway *gateway, struct http_call *call);
 void api_page(struct gateway *gateway, struct http_call *call);
 
 /* -- shared by them ------------------------------------------------------------------------- */

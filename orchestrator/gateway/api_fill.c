@@ -9,6 +9,7 @@
 #include "common/io/spec_json.h"
 #include "common/pure/mem.h"
 #include "orchestrator/gateway/api.h"
+#include "orchestrator/gateway/packages.h"
 
 #define TTL_MAX_S     ((int64_t)10 * 365 * 86400)
 #define JOIN_MAX_S    ((int64_t)30 * 86400)
@@ -401,6 +402,7 @@ json_t *compose_join_token(const struct gateway *gateway, const struct command_d
     const char *sign = json_text(done->body, "sign_key");
     char text[JOIN_TOKEN_TEXT];
     char uid[UUID_TEXT];
+    struct buf line;
 
     if (secret == NULL || server == NULL || sign == NULL || strlen(secret) >= sizeof(token.secret)
         || strlen(server) != 64 || hex_parse(server, 32, token.server_key) != 0
@@ -413,7 +415,11 @@ json_t *compose_join_token(const struct gateway *gateway, const struct command_d
     snprintf(token.secret, sizeof(token.secret), "%s", secret);
     token.expires_us = json_integer_value(json_object_get(done->body, "expires_us"));
     join_token_format(&token, text);
-    return json_pack("{s:s,s:s,s:o,s:o}", "id", uuid_format(&done->object, uid), "token", text,
-                     "command", json_sprintf("sheaf-worker join %s", text), "expires_at",
-                     json_time(token.expires_us));
+    buf_init(&line, 0);
+    packages_line(gateway, text, &line);
+    json_t *install = line.length > 0 ? json_string(line.data) : json_null();
+    buf_fini(&line);
+    return json_pack("{s:s,s:s,s:o,s:o,s:o}", "id", uuid_format(&done->object, uid), "token", text,
+                     "command", json_sprintf("sheaf-worker join %s", text), "install", install,
+                     "expires_at", json_time(token.expires_us));
 }

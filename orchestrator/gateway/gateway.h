@@ -40,10 +40,11 @@ struct gateway {
     struct curve_pair bulk_pair;
     uint8_t ca_sha256[SHA256_SIZE];
     bool reload_failed; /* the last SIGHUP found a configuration that is not valid */
-    char *ca_pem;       /* what clients pin; NULL without TLS */
-    char *openapi;      /* JSON text */
-    char *reasons;      /* jsonb for PARAM_REASONS */
-    char *scopes;       /* jsonb for PARAM_SCOPES */
+    char pin[64];  /* of the server's key, as curl --pinnedpubkey wants it; empty without TLS */
+    char *ca_pem;  /* what clients pin; NULL without TLS */
+    char *openapi; /* JSON text */
+    char *reasons; /* jsonb for PARAM_REASONS */
+    char *scopes;  /* jsonb for PARAM_SCOPES */
     int64_t started_us;
     uint8_t cursor_secret[SHA256_SIZE];
     struct map in_flight;  /* commands with an idempotency key that are not answered */
@@ -53,6 +54,7 @@ struct gateway {
     struct auth *auth;
     struct command_link *commands;
     struct content *content;
+    struct packages *packages;
     struct work *work;
     struct bulk *bulk;
     struct follow *follow;

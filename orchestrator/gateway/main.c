@@ -14,6 +14,8 @@
 #include "common/io/fs.h"
 #include "common/io/log.h"
 #include "common/io/loop.h"
+#include "common/io/manpage.h"
+#include "common/io/notify.h"
 #include "common/io/process.h"
 #include "common/pure/exit_code.h"
 #include "common/pure/mem.h"
@@ -25,6 +27,7 @@
 #include "orchestrator/gateway/describe.h"
 #include "orchestrator/gateway/follow.h"
 #include "orchestrator/gateway/limit.h"
+#include "orchestrator/gateway/packages.h"
 #include "orchestrator/gateway/retention.h"
 #include "orchestrator/gateway/tls.h"
 #include "orchestrator/gateway/work.h"
@@ -46,6 +49,9 @@ static const struct config_option options[] = {
     {"state", CONFIG_TEXT, NULL, 0, 0, 0, "DIR",
      "certificates and keys; default /var/lib/sheaf/gateway, or under XDG_STATE_HOME"},
     {"store", CONFIG_TEXT, NULL, 0, 0, 0, "DIR", "content store; default STATE/store"},
+    {"packages", CONFIG_TEXT, NULL, 0, 0, 0, "DIR",
+     "where the worker's package is that /join.sh installs; default ../share/sheaf/packages from "
+     "this program"},
     {"tls-cert", CONFIG_TEXT, NULL, 0, 0, CONFIG_RELOAD, "FILE",
      "certificate chain of your own (PEM) instead of the local CA"},
     {"tls-key", CONFIG_TEXT, NULL, 0, 0, CONFIG_RELOAD, "FILE", "its private key"},
@@ -260,6 +266,8 @@ static void use_certificates(struct start *start, struct certificates *made)
     start->now = *made;
     gateway->ca_pem = made->ca_pem;
     memcpy(gateway->ca_sha256, made->ca_sha256, SHA256_SIZE);
+    if (made->tls != NULL)
+        tls_pin(made->tls, gateway->pin);
     certificates_fini(&old);
 }
 
@@ -380,6 +388,9 @@ static int start_parts(struct start *start, struct gateway *gateway, struct err 
     if (rc != 0)
         return rc;
     use_certificates(start, &made);
+    gateway->packages = packages_new(config_text(start->config, "packages"), err);
+    if (gateway->packages == NULL)
+        return -ERR_CONFIG_INVALID;
     gateway->db = db_new(gateway->base, gateway->link.database, DB_CONNECTIONS);
     gateway->retention = retention_new(gateway, config_int(start->config, "retention"));
     rc = start_sockets(start, gateway, bulk_bound, http_bound, err);
@@ -498,11 +509,15 @@ static int run(struct start *start, struct err *err)
     start->gateway = &gateway;
     event_add(terminate, NULL);
     event_add(interrupt, NULL);
+    struct notify *notify = notify_new(gateway.base);
     rc = start_parts(start, &gateway, err);
     if (rc == 0) {
         event_add(hangup, NULL);
+        notify_ready(notify, gateway.url);
         event_base_dispatch(gateway.base);
     }
+    notify_stopping(notify);
+    notify_free(notify);
     /* The thread first: it reads the content store. Then whoever calls others back. */
     work_free(gateway.work);
     http_server_free(gateway.http);
@@ -515,6 +530,7 @@ static int run(struct start *start, struct err *err)
     limiter_free(gateway.rates);
     map_fini(&gateway.in_flight);
     content_free(gateway.content);
+    packages_free(gateway.packages);
     free(gateway.openapi);
     free(gateway.reasons);
     free(gateway.scopes);
@@ -540,6 +556,30 @@ static int print_help(const struct config *config)
                    "       sheaf-gateway --check-config | --print-config | --help | --version\n\n"
                    "Serves the API over HTTPS and the bulk channel to workers.\n\n");
     config_help(config, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
+    return 0;
+}
+
+static int print_man(void)
+{
+    const struct manpage page = {
+        .name = "sheaf-gateway",
+        .summary = "serve a Sheaf pool over HTTPS, and the bulk channel to its workers",
+        .usage = "sheaf-gateway [--config FILE] --link FILE [OPTION…]\n"
+                 "sheaf-gateway --check-config | --print-config | --help | --version",
+        .text = "The edge of a pool: API, streams, content store, join script and the worker's\n"
+                "package. It reads the database and passes commands on to the orchestrator;\n"
+                "it decides nothing.",
+        .files = "/etc/sheaf/gateway.yaml    settings\n"
+                 "/var/lib/sheaf/gateway     certificates, keys, content store\n"
+                 "/usr/share/sheaf/packages  what /packages/ serves",
+        .options = options,
+    };
+    struct buf out;
+
+    buf_init(&out, 0);
+    manpage_write(&page, &out);
     fputs(out.data, stdout);
     buf_fini(&out);
     return 0;
@@ -574,13 +614,15 @@ static int complain(const struct err *err)
 
 static int command_line(struct start *start, int argc, char **argv)
 {
-    static const char *const flags[] = {"--help",         "-h", "--version", "--check-config",
-                                        "--print-config", NULL};
+    static const char *const flags[] = {"--help",         "--man",          "-h", "--version",
+                                        "--check-config", "--print-config", NULL};
     struct err err = {0};
     enum log_level level = LOG_INFO_LEVEL;
 
     if (has_flag(argc, argv, "--help") || has_flag(argc, argv, "-h"))
         return print_help(start->config);
+    if (has_flag(argc, argv, "--man"))
+        return print_man();
     if (has_flag(argc, argv, "--version")) {
         puts("sheaf-gateway " SHEAF_VERSION);
         return 0;

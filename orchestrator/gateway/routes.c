@@ -53,6 +53,8 @@ const struct route gateway_routes[] = {
     {"GET", "/openapi.json", 0, OWNER_POOL, 0, api_openapi, QUERY_NONE, 0, NULL, 0},
     {"GET", "/errors/{code}", 0, OWNER_POOL, 0, api_error, QUERY_NONE, 0, NULL, 0},
     {"GET", "/ca.pem", 0, OWNER_POOL, 0, api_ca, QUERY_NONE, 0, NULL, 0},
+    {"GET", "/join.sh", 0, OWNER_POOL, 0, api_join_script, QUERY_NONE, 0, NULL, 0},
+    {"GET", "/packages/{file}", 0, OWNER_POOL, 0, api_package, QUERY_NONE, 0, NULL, 0},
     {"GET", "/", 0, OWNER_POOL, 0, api_page, QUERY_SUMMARY, 0, NULL, 0},
     {NULL, NULL, 0, OWNER_POOL, 0, NULL, QUERY_NONE, 0, NULL, 0},
 };

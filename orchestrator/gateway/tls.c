@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/io/base64.h"
 #include "common/io/fs.h"
 #include "common/pure/buf.h"
 #include "common/pure/mem.h"
@@ -377,15 +378,16 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret
     SSL_CTX *context = context_new();
     STACK_OF(X509) *chain = NULL;
     struct buf text;
+    struct err why = {0};
 
     buf_init(&text, PEM_MAX);
-    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, err);
+    int rc = fs_read_secret(key, PEM_MAX, FS_GROUP_READS, &text, &why);
     if (text.data != NULL)
         OPENSSL_cleanse(text.data, text.length);
     buf_fini(&text);
     if (rc != 0) {
         SSL_CTX_free(context);
-        return rc;
+        return err_set_at(err, why.code, "tls-key", "%s", why.text);
     }
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, cert) != 1) {
         SSL_CTX_free(context);
@@ -407,4 +409,25 @@ int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret
     else
         *ret_context = context;
     return rc;
+}
+
+void tls_pin(const SSL_CTX *context, char ret_pin[64])
+{
+    const X509 *cert = SSL_CTX_get0_certificate(context);
+    unsigned char *key = NULL;
+    uint8_t sha[SHA256_SIZE];
+    struct buf text;
+    int length = cert != NULL ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &key) : 0;
+
+    ret_pin[0] = '\0';
+    if (length <= 0)
+        return;
+    sha256(key, (size_t)length, sha);
+    OPENSSL_free(key);
+    buf_init(&text, 63);
+    buf_puts(&text, "sha256//");
+    base64_encode(BASE64_STANDARD, sha, sizeof(sha), &text);
+    BUG_ON(text.full);
+    memcpy(ret_pin, text.data, text.length + 1);
+    buf_fini(&text);
 }

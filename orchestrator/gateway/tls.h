@@ -33,4 +33,7 @@ int tls_local(const char *state, const struct tls_names *names, SSL_CTX **ret_co
 int tls_own(const char *cert, const char *key, SSL_CTX **ret_context, char **ret_pem,
             uint8_t ret_fingerprint[SHA256_SIZE], struct err *err) SHEAF_MUST_USE;
 
+/* SHA-256 of the server's public key as curl(1) --pinnedpubkey takes it: "sha256//BASE64". */
+void tls_pin(const SSL_CTX *context, char ret_pin[64]);
+
 #endif

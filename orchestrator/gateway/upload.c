@@ -1,4 +1,4 @@
-/* Uploads in parts, their commit, and downloads of outputs with ranges. */
+/* Uploads in parts, their commit, and outputs. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,10 +10,9 @@
 #include "orchestrator/gateway/api.h"
 #include "orchestrator/gateway/command.h"
 #include "orchestrator/gateway/content.h"
+#include "orchestrator/gateway/download.h"
 #include "orchestrator/gateway/number.h"
 #include "orchestrator/gateway/work.h"
-
-#define SEND_PIECE ((size_t)128 << 10)
 
 /* -- whose upload --------------------------------------------------------------------------- */
 
@@ -345,118 +344,21 @@ void api_upload_commit(struct gateway *gateway, struct http_call *call)
 
 /* -- outputs -------------------------------------------------------------------------------- */
 
-struct download {
-    int fd;
-    uint64_t at;
-    uint64_t left;
-};
-
-static void download_free(struct http_call *call)
+static void send_output(struct gateway *gateway, struct http_call *call, const char *hex)
 {
-    struct download *download = call->state;
-
-    close(download->fd);
-    free(download);
-}
-
-/* As much as the client's connection takes now; it calls again when there is room. */
-static void download_go(struct http_call *call)
-{
-    static char piece[SEND_PIECE];
-    struct download *download = call->state;
-
-    while (download->left > 0 && http_stream_waiting(call) < HTTP_STREAM_ROOM) {
-        size_t want = download->left < SEND_PIECE ? (size_t)download->left : SEND_PIECE;
-        ssize_t got = pread(download->fd, piece, want, (off_t)download->at);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            http_stream_abort(call);
-            return;
-        }
-        http_stream_write(call, piece, (size_t)got);
-        download->at += (uint64_t)got;
-        download->left -= (uint64_t)got;
-    }
-    if (download->left == 0)
-        http_stream_end(call);
-}
-
-/*
- * One range "bytes=a-b", "a-" or "-n" (RFC 9110 §14.1.2). 0: whole; 1: *ret_from and *ret_to; -1:
- * outside. Several ranges, or what is no range, is answered as the whole.
- */
-static int range_read(const char *text, uint64_t size, uint64_t *ret_from, uint64_t *ret_to)
-{
-    uint64_t from = 0;
-    uint64_t to = 0;
-
-    if (text == NULL || strncmp(text, "bytes=", 6) != 0)
-        return 0;
-    text += 6;
-    bool has_from = number_take(&text, 10, 18, &from);
-    if (*text++ != '-')
-        return 0;
-    bool has_to = number_take(&text, 10, 18, &to);
-    if (*text != '\0' || (!has_from && !has_to))
-        return 0;
-    if (!has_from) {
-        from = to < size ? size - to : 0;
-        to = size - 1;
-    } else if (!has_to || to >= size) {
-        to = size - 1;
-    }
-    if (size == 0 || from >= size || from > to)
-        return -1;
-    *ret_from = from;
-    *ret_to = to;
-    return 1;
-}
-
-static void download_begin(struct gateway *gateway, struct http_call *call, const char *hex)
-{
+    struct download_file file = {.fd = -1, .type = "application/zstd", .sha256 = hex};
     uint8_t sha256[SHA256_SIZE];
     struct err err = {0};
-    char text[96];
-    uint64_t size = 0;
-    uint64_t from = 0;
-    uint64_t to = 0;
-    int fd = -1;
 
     if (hex_parse(hex, SHA256_SIZE, sha256) != 0
-        || content_open(gateway->content, sha256, &fd, &size, &err) != 0) {
+        || content_open(gateway->content, sha256, &file.fd, &file.size, &err) != 0) {
         if (err.code == ERR_NOT_FOUND) /* it was here when the row was written */
             (void)err_set(&err, ERR_NOT_FOUND,
                           "the output was deleted: its time is over (sheaf-gateway --retention)");
         http_problem(call, &err);
-        return;
+    } else {
+        download_send(call, &file);
     }
-    int range = range_read(http_field(call, "Range"), size, &from, &to);
-    if (range < 0) {
-        close(fd);
-        snprintf(text, sizeof(text), "bytes */%llu", (unsigned long long)size);
-        http_header(call, "Content-Range", text);
-        http_problemf(call, ERR_RANGE_INVALID, "the output has %llu bytes",
-                      (unsigned long long)size);
-        return;
-    }
-    struct download *download = mem_new(1, sizeof(*download));
-    download->fd = fd;
-    download->at = from;
-    download->left = range == 1 ? to - from + 1 : size;
-    call->state = download;
-    call->on_end = download_free;
-    call->on_room = download_go;
-    snprintf(text, sizeof(text), "\"%s\"", hex);
-    http_header(call, "ETag", text);
-    http_header(call, "Accept-Ranges", "bytes");
-    if (range == 1) {
-        snprintf(text, sizeof(text), "bytes %llu-%llu/%llu", (unsigned long long)from,
-                 (unsigned long long)to, (unsigned long long)size);
-        http_header(call, "Content-Range", text);
-    }
-    http_stream_begin(call, range == 1 ? 206 : 200, "application/zstd", download->left);
-    download_go(call);
 }
 
 static void on_output(const struct err *err, PGresult *const *results, uint32_t count, uint64_t id,
@@ -473,7 +375,7 @@ static void on_output(const struct err *err, PGresult *const *results, uint32_t 
     else if (PQntuples(results[0]) == 0)
         http_problemf(call, ERR_NOT_FOUND, "no such output");
     else
-        download_begin(gateway, call, PQgetvalue(results[0], 0, 0));
+        send_output(gateway, call, PQgetvalue(results[0], 0, 0));
 }
 
 void api_output(struct gateway *gateway, struct http_call *call)

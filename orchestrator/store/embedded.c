@@ -297,6 +297,22 @@ static int login_conninfo(const struct site *site, enum login login, const char 
     return 0;
 }
 
+/* libpq takes no password file that a group can read, so the password itself is in it. */
+static int login_conninfo_whole(const struct site *site, enum login login, const char *database,
+                                char out[CONNINFO_TEXT], struct err *err)
+{
+    char password[PASSWORD_TEXT];
+    int result = login_password(site, login, password, err);
+
+    if (result == 0
+        && snprintf(out, CONNINFO_TEXT, "host='%s' dbname=%s user=%s password=%s", site->run,
+                    database, LOGIN_ROLE[login], password)
+               >= CONNINFO_TEXT)
+        result = err_set(err, ERR_IO, "the state path is too long");
+    explicit_bzero(password, sizeof(password));
+    return result;
+}
+
 /* -- making the cluster -------------------------------------------------------------------------
  */
 
@@ -529,6 +545,8 @@ int embedded_start(const char *state, const char *run_as, struct embedded_databa
         result = login_conninfo(&site, LOGIN_ORCHESTRATOR, "sheaf", made.orchestrator, err);
     if (result == 0)
         result = login_conninfo(&site, LOGIN_GATEWAY, "sheaf", made.gateway, err);
+    if (result == 0)
+        result = login_conninfo_whole(&site, LOGIN_GATEWAY, "sheaf", made.gateway_elsewhere, err);
     if (result == 0)
         *ret_database = made;
     return result;

@@ -35,8 +35,9 @@ struct embedded_database {
     char owner[CONNINFO_TEXT];
     char orchestrator[CONNINFO_TEXT];
     char gateway[CONNINFO_TEXT];
-    bool made;    /* first start */
-    bool adopted; /* it was running already */
+    char gateway_elsewhere[CONNINFO_TEXT]; /* with its password: for who cannot read our files */
+    bool made;                             /* first start */
+    bool adopted;                          /* it was running already */
 };
 int embedded_start(const char *state, const char *run_as, struct embedded_database *ret_database,
                    struct err *err) SHEAF_MUST_USE;

@@ -67,6 +67,10 @@ async function processItself(): Promise<void> {
   const code = { params: { path: { code: "not-found" } } };
   assert.match(good(await anybody.GET("/errors/{code}", { ...code, parseAs: "text" })), /not-found/);
   assert.match(good(await anybody.GET("/metrics", { parseAs: "text" })), /^# HELP /);
+  const script = good(await anybody.GET("/join.sh", { parseAs: "text" }));
+  const file = /sheaf-worker_[^\s'"]+\.deb/.exec(script)?.[0] ?? "";
+  const named = { params: { path: { file } } };
+  assert.match(good(await anybody.GET("/packages/{file}", { ...named, parseAs: "text" })), /not to be installed/);
   assert.match(good(await anybody.GET("/ca.pem", { parseAs: "text" })), /BEGIN CERTIFICATE/);
   assert.match(good(await anybody.GET("/", { parseAs: "text" })), /<!DOCTYPE html>/);
 }
@@ -216,7 +220,9 @@ async function finished(): Promise<void> {
   const piece = await tenant.GET("/api/v1/jobs/{id}/outputs/{rank}", {
     params: { path: { id: job.id, rank: 1 } }, headers: { Range: "bytes=0-3" }, parseAs: "arrayBuffer" });
   assert.equal(piece.response.status, 206);
-  good(await tenant.POST("/api/v1/jobs/{id}/cancel", at));
+  refused(await tenant.POST("/api/v1/jobs/{id}/cancel", at), 409, "already-terminal");
+  const other = good(await tenant.POST("/api/v1/jobs", { params: keyed(), body: ask }));
+  good(await tenant.POST("/api/v1/jobs/{id}/cancel", { params: { path: { id: other.id } } }));
 }
 
 async function cancelled(): Promise<void> {

@@ -256,6 +256,8 @@ class Worker:
 class Pool:
     """An orchestrator and a gateway; workers are added."""
 
+    PACKAGE = "sheaf-worker_0.1.0_amd64.deb"
+
     def __init__(self, flags=(), host="127.0.0.1"):
         self.dir = tempfile.mkdtemp(prefix="sheaf-e2e-", dir="/tmp")
         os.chmod(self.dir, 0o755)
@@ -285,7 +287,16 @@ class Pool:
             os.path.join(BIN, "sheaf-gateway"), "--link",
             os.path.join(self.dir, "orchestrator", "gateway.link"), "--state",
             os.path.join(self.dir, "gateway"), "--bind", self.url, "--bulk-bind", bulk, "--url",
-            self.url, "--bulk-url", bulk], os.path.join(self.dir, "gateway.log"))
+            self.url, "--bulk-url", bulk, "--packages", self.make_package()],
+            os.path.join(self.dir, "gateway.log"))
+
+    def make_package(self):
+        """What the gateway hands out beside /join.sh; that it installs is tests/package's matter."""
+        folder = os.path.join(self.dir, "packages")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, self.PACKAGE), "w", encoding="ascii") as file:
+            file.write("not to be installed")
+        return folder
 
     def start(self):
         self.orchestrator.start("sheaf-orchestrator ready", 120)

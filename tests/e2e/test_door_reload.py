@@ -164,7 +164,7 @@ class Reload(unittest.TestCase):
         self.assertEqual(self.pool.metric("sheaf_config_reload_failed"), 1)
         self.assertAlmostEqual(self.fee_of_a_job(), usual, delta=50_000)
         self.refuse(orchestrator, "fee-ppm: 500000\nlost-after: 1s\n", "2:lost-after",
-                    "shorter than the 3 heartbeats")
+                    "shorter than 3 heartbeats")
         self.refuse(orchestrator, "backoff-max: 1s\n", "1:backoff-max", "is not within")
         self.refuse(orchestrator, "fee-pm: 5\n", "1:fee-pm", "unknown key; did you mean fee-ppm?")
         self.assertAlmostEqual(self.fee_of_a_job(), usual, delta=50_000)

@@ -19,6 +19,8 @@
 
 #define RECEIPT_EVERY_S 60
 #define JOIN_DEADLINE_S 300
+/* For a first word of the orchestrator that is to be left. */
+#define LEAVE_DEADLINE_S 30
 
 void agent_end(struct agent *agent, int rc, const struct err *err)
 {
@@ -354,6 +356,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    if (agent->mode == AGENT_LEAVE && agent->status.known)
+        return; /* it was heard: jobs may take their time to end */
     (void)err_set(&err, ERR_TIMEOUT, "%s",
                   session_is_up(agent->session)
                       ? "no self-test within five minutes; sheaf-worker run goes on with it"
@@ -515,8 +519,11 @@ static void start_timers(struct agent *agent)
     }
     agent->second = every(agent, 1000000, on_second);
     agent->receipt = every(agent, INT64_C(1000000) * RECEIPT_EVERY_S, on_receipt);
-    if (agent->mode == AGENT_JOIN)
-        agent->deadline = every(agent, INT64_C(1000000) * JOIN_DEADLINE_S, on_deadline);
+    if (agent->mode != AGENT_RUN)
+        agent->deadline = every(
+            agent,
+            INT64_C(1000000) * (agent->mode == AGENT_JOIN ? JOIN_DEADLINE_S : LEAVE_DEADLINE_S),
+            on_deadline);
     agent_usage_start(agent);
 }
 
@@ -563,6 +570,7 @@ static void agent_close(struct agent *agent)
     if (agent->zmq)
         zmq_ctx_term(agent->zmq);
     keep_close(agent->keep);
+    notify_free(agent->manager);
     if (agent->base)
         event_base_free(agent->base);
     if (agent->lock_fd >= 0)
@@ -585,6 +593,7 @@ int agent_run(const struct settings *settings, struct config *config, const stru
     agent->leaving = mode == AGENT_LEAVE;
     tasks_init(&agent->tasks);
     agent->base = loop_new();
+    agent->manager = notify_new(agent->base);
     rc = open_state(agent, err);
     if (rc == 0)
         rc = open_parts(agent, err);
@@ -594,11 +603,14 @@ int agent_run(const struct settings *settings, struct config *config, const stru
         start_timers(agent);
         agent_refresh_closed(agent);
         agent_resume(agent);
+        /* Whether the orchestrator answers is the network's affair, no reason to start us anew. */
+        notify_ready(agent->manager, "waiting for the orchestrator");
         log_info("agent", "start", "node=%s address=%s interface=%s boot=%llu tasks=%u runtime=%s",
                  agent->node.name, agent->address, agent->interface,
                  (unsigned long long)keep_counters(agent->keep)->boot, agent->tasks.count,
                  agent->runtimes);
         event_base_dispatch(agent->base);
+        notify_stopping(agent->manager);
         rc = agent->rc;
         if (rc != 0 && err)
             *err = agent->err;

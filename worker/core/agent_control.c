@@ -251,7 +251,13 @@ void agent_leave_step(struct agent *agent)
         agent_commit(agent);
         return;
     }
-    if (agent->leave_seq == 0 || keep_counters(agent->keep)->acked_seq < agent->leave_seq)
+    /*
+     * Its status comes before the acknowledgement, and a node that is gone has no session any more
+     * that could bring one.
+     */
+    if (agent->leave_seq == 0
+        || (keep_counters(agent->keep)->acked_seq < agent->leave_seq
+            && strcmp(agent->status.state, "gone") != 0))
         return;
     if (home_retire(agent->settings, &err) != 0) {
         agent_end(agent, -(int)err.code, &err);

@@ -404,7 +404,10 @@ static void on_status(const Sheaf__NodeStatus *wire, void *arg)
         fflush(stdout);
         agent->announced = true;
     }
+    if (strcmp(before, status->state) != 0)
+        notify_status(agent->manager, status->state);
     judge_join(agent);
+    agent_leave_step(agent);
 }
 
 void agent_session_hooks(struct agent *agent, struct session_hooks *hooks)

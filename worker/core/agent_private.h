@@ -9,6 +9,7 @@
 
 #include "common/io/keys.h"
 #include "common/io/loop.h"
+#include "common/io/notify.h"
 #include "common/pure/spec.h"
 #include "proto/worker.pb-c.h"
 #include "worker/core/agent.h"
@@ -104,12 +105,13 @@ struct agent {
     int lock_fd;
 
     struct event_base *base;
+    struct notify *manager; /* of services, when it started us */
     void *zmq;
     struct event *signals[3];
     struct event *second;  /* tick */
     struct event *receipt; /* every minute while something runs */
     struct event *usage;
-    struct event *deadline; /* of AGENT_JOIN */
+    struct event *deadline; /* of AGENT_JOIN and AGENT_LEAVE */
     struct session_options session_options;
     struct session *session;
     struct bulk *bulk;

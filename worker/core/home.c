@@ -14,9 +14,21 @@
 /* Nobody writes these files but us. */
 #define HOME_MAX_FILE 65536
 
+static const char *const folders[] = {"tasks", "cache"};
+
+bool home_is_ours(const struct settings *settings)
+{
+    char path[FS_PATH];
+
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+        if (settings_path(settings, folders[i], path, NULL) != 0 || access(path, F_OK) != 0)
+            return false;
+    }
+    return true;
+}
+
 int home_open(const struct settings *settings, struct err *err)
 {
-    static const char *const folders[] = {"tasks", "cache"};
     char path[FS_PATH];
     int rc;
 

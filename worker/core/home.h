@@ -57,6 +57,8 @@ int home_load_owner(const struct settings *settings, struct owner_file *ret_owne
                     struct err *err) SHEAF_MUST_USE;
 int home_save_owner(const struct settings *settings, const struct owner_file *owner,
                     struct err *err) SHEAF_MUST_USE;
+/* The folder has what home_open makes: it is a worker's, and may be removed. */
+bool home_is_ours(const struct settings *settings);
 /* After a leave: identity, node and journal are moved to STATE/left-SECONDS. */
 int home_retire(const struct settings *settings, struct err *err) SHEAF_MUST_USE;
 

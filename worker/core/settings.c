@@ -94,7 +94,7 @@ static int read_state(const struct config *config, struct settings *settings, st
     if (text)
         rc = fs_path(settings->state, "%s", text);
     else if (geteuid() == 0)
-        rc = fs_path(settings->state, "/var/lib/sheaf/worker");
+        rc = fs_path(settings->state, SETTINGS_SYSTEM_STATE);
     else if (base && base[0] == '/')
         rc = fs_path(settings->state, "%s/sheaf/worker", base);
     else

@@ -19,6 +19,9 @@ struct declared_rtt {
     uint32_t us;
 };
 
+/* State of the worker that a package's service runs. */
+#define SETTINGS_SYSTEM_STATE "/var/lib/sheaf/worker"
+
 struct settings {
     char state[FS_PATH];
     char name[64];

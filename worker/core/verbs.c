@@ -231,13 +231,18 @@ int verb_run(const struct verb_call *call)
     return run_agent(call, AGENT_RUN);
 }
 
+int verb_leave_here(const struct verb_call *call)
+{
+    return run_agent(call, AGENT_LEAVE);
+}
+
 int verb_leave(const struct verb_call *call)
 {
     struct err err = {0};
     int rc = ask_and_print(call, request_of("leave"), &err);
 
     if (rc == -ERR_UNREACHABLE) /* no daemon: do it here */
-        return run_agent(call, AGENT_LEAVE);
+        return verb_leave_here(call);
     return finish(rc, &err);
 }
 

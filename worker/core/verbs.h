@@ -27,6 +27,7 @@ int verb_resume(const struct verb_call *call);
 int verb_drain(const struct verb_call *call);
 int verb_undrain(const struct verb_call *call);
 int verb_leave(const struct verb_call *call);
+int verb_uninstall(const struct verb_call *call);
 int verb_price(const struct verb_call *call);
 
 /* Prints what went wrong and what to do; the exit code of the error. */
@@ -34,5 +35,8 @@ int verb_fail(const struct err *err);
 /* Asks the running daemon. ERR_UNREACHABLE when none runs. The caller owns the answer. */
 int verb_ask(const struct settings *settings, json_t *request, json_t **ret_answer,
              struct err *err) SHEAF_MUST_USE;
+
+/* `leave` without a daemon: drains, leaves, ends. The program's exit code. */
+int verb_leave_here(const struct verb_call *call);
 
 #endif

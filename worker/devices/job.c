@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/io/libexec.h"
 #include "common/pure/mem.h"
 #include "worker/devices/document.h"
 
@@ -46,23 +47,20 @@ struct devices_job {
 
 /* -- starting -------------------------------------------------------------------------------- */
 
-/* Beside our own program file, or where SHEAF_DEVICES_PROGRAM says. */
+/* With our other helper programs, or where SHEAF_DEVICES_PROGRAM says. */
 static int find_program(char out[PATH_MAX], struct err *err)
 {
+    static const char *const program[] = {"sheaf-devices", NULL};
     const char *asked = getenv("SHEAF_DEVICES_PROGRAM");
-    char self[PATH_MAX - 32];
-    ssize_t length;
+    char folder[FS_PATH];
 
-    if (asked != NULL) {
-        snprintf(out, PATH_MAX, "%s", asked);
-    } else {
-        length = readlink("/proc/self/exe", self, sizeof(self) - 1);
-        if (length <= 0)
-            return err_set(err, ERR_IO, "/proc/self/exe: %s", strerror(errno));
-        self[length] = '\0';
-        *strrchr(self, '/') = '\0';
-        snprintf(out, PATH_MAX, "%s/sheaf-devices", self);
+    if (asked == NULL) {
+        int rc = libexec_find(program, folder, err);
+        if (rc == 0)
+            snprintf(out, PATH_MAX, "%s/%s", folder, program[0]);
+        return rc;
     }
+    snprintf(out, PATH_MAX, "%s", asked);
     if (access(out, X_OK) != 0)
         return err_set(err, ERR_UNSUPPORTED_HERE, "%.200s: %s", out, strerror(errno));
     return 0;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/io/json.h"
+#include "common/io/libexec.h"
 #include "worker/runtime/init_wire.h"
 #include "worker/runtime/spawn.h"
 
@@ -301,11 +302,12 @@ int container_remove(const char *dir)
 
 static int try_root(const struct podman *podman, char ret_root[FS_PATH], struct err *err)
 {
+    static const char *const helpers[] = {"sheaf-task-init", NULL};
     char program[FS_PATH];
     char target[FS_PATH];
     char libexec[FS_PATH];
     struct buf bytes;
-    int rc = spawn_libexec(libexec, err);
+    int rc = libexec_find(helpers, libexec, err);
 
     buf_init(&bytes, 0);
     if (rc == 0

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/io/libexec.h"
 #include "common/pure/buf.h"
 #include "common/pure/spec.h"
 #include "worker/runtime/spawn.h"
@@ -103,9 +104,10 @@ int service_run(const struct podman *podman, const char *const *words, struct er
 
 int service_start(const struct podman *podman, struct err *err)
 {
+    static const char *const helpers[] = {"sheaf-container", NULL};
     struct spec_texts argv = {0};
     char folder[FS_PATH];
-    int rc = spawn_libexec(folder, err);
+    int rc = libexec_find(helpers, folder, err);
 
     if (rc != 0)
         return rc;

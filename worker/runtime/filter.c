@@ -226,6 +226,11 @@ int filter_guard(uid_t first, uid_t last, enum filter_mode mode, struct err *err
     return rc;
 }
 
+int filter_unguard(struct err *err)
+{
+    return nft_run("add table inet " GUARD_TABLE "\ndelete table inet " GUARD_TABLE "\n", err);
+}
+
 /* -- what this machine can do ----------------------------------------------------------------- */
 
 enum filter_mode filter_probe(struct err *err)

@@ -33,6 +33,8 @@ int filter_install(const char *name, uid_t uid, enum filter_mode mode,
                    const struct spec_texts *peers, struct err *err) SHEAF_MUST_USE;
 /* Makes sure that the table for tasks without peers stands, for users first…last. */
 int filter_guard(uid_t first, uid_t last, enum filter_mode mode, struct err *err) SHEAF_MUST_USE;
+/* Removes that table. Absent is fine. */
+int filter_unguard(struct err *err) SHEAF_MUST_USE;
 /* Absent is fine. */
 int filter_remove(const char *name, struct err *err) SHEAF_MUST_USE;
 

@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/io/libexec.h"
 #include "common/pure/mem.h"
 #include "worker/runtime/runtime_private.h"
-#include "worker/runtime/spawn.h"
 
 static void add_detail(struct runtime_probe *probe, const char *what, const char *why)
 {
@@ -49,6 +49,7 @@ static void probe_filter(struct runtime *runtime)
 int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_process,
                 struct runtime **ret_runtime, struct err *err)
 {
+    static const char *const helpers[] = {"sheaf-supervisor", "sheaf-task-init", NULL};
     struct runtime *runtime = mem_new(1, sizeof(*runtime));
     int rc;
 
@@ -60,7 +61,7 @@ int runtime_new(struct event_base *base, const char *state_dir, bool unsafe_proc
     runtime->nursery = -1;
     runtime->driver = unsafe_process ? &driver_process : &driver_bwrap;
     rc = fs_path(runtime->roots, "%s/root", state_dir) == 0
-             ? spawn_libexec(runtime->libexec, err)
+             ? libexec_find(helpers, runtime->libexec, err)
              : err_set(err, ERR_IO, "the state folder's path is too long");
     if (rc == 0)
         rc = runtime->driver->probe(err);

@@ -132,6 +132,11 @@ void runtime_clean(struct task *task, bool keep_output);
  * supervisor that still lives is killed, and its sandbox with it. Blocks up to a second.
  */
 void runtime_sweep(const char *dir);
+/*
+ * Removes what the tasks of all workers of this machine use together: the filter's table and the
+ * users' locks. Nothing happens while any task's user still has a process.
+ */
+void runtime_sweep_machine(void);
 void task_free(struct task *task); /* forgets; does not stop it */
 
 #endif

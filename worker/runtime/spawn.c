@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -28,32 +27,6 @@ int spawn_find(const char *program, char ret_path[FS_PATH])
         }
     }
     return -ERR_NOT_FOUND;
-}
-
-int spawn_libexec(char ret_folder[FS_PATH], struct err *err)
-{
-    static const char *const programs[] = {"sheaf-supervisor", "sheaf-task-init"};
-    const char *forced = getenv("SHEAF_LIBEXEC");
-    char folder[FS_PATH] = "";
-    char path[FS_PATH];
-
-    if (forced != NULL) {
-        if (fs_path(folder, "%s", forced) != 0)
-            return err_set(err, ERR_UNSUPPORTED_HERE, "SHEAF_LIBEXEC is too long");
-    } else {
-        ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
-        folder[length > 0 ? length : 0] = '\0';
-        char *slash = strrchr(folder, '/');
-        if (slash != NULL)
-            *slash = '\0';
-    }
-    for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-        if (fs_path(path, "%s/%s", folder, programs[i]) != 0 || access(path, X_OK) != 0)
-            return err_set(err, ERR_UNSUPPORTED_HERE, "%s is not in %.200s; set SHEAF_LIBEXEC",
-                           programs[i], folder);
-    }
-    memcpy(ret_folder, folder, FS_PATH);
-    return 0;
 }
 
 /* A readable descriptor with these bytes; -1 with errno. */

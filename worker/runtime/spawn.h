@@ -17,10 +17,5 @@ int spawn_find(const char *program, char ret_path[FS_PATH]) SHEAF_MUST_USE;
  */
 int spawn_run(const char *const *argv, const char *input, uint64_t timeout_ms,
               struct buf *ret_output, struct err *err) SHEAF_MUST_USE;
-/*
- * Folder of our helper programs: $SHEAF_LIBEXEC, else that of /proc/self/exe. ERR_UNSUPPORTED_HERE
- * when sheaf-supervisor or sheaf-task-init is not in it.
- */
-int spawn_libexec(char ret_folder[FS_PATH], struct err *err) SHEAF_MUST_USE;
 
 #endif

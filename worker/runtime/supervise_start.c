@@ -10,23 +10,16 @@
 
 #include "common/pure/mem.h"
 #include "worker/runtime/supervise_private.h"
+#include "worker/runtime/users.h"
 
-/*
- * Users of tasks, one per task that lives on this machine, so that the filter can tell them apart:
- * the first half for tasks without peers, the second for gangs. Debian and systemd hand out none of
- * 60578…61183.
- */
-#define UID_FIRST 60600u
-#define UID_COUNT 290u
-#define UID_GANGS (UID_FIRST + UID_COUNT)
 /* bwrap and sheaf-task-init count against the tenant's number of processes. */
 #define PIDS_OVERHEAD 2u
 
 static int user_take(struct supervisor *super, struct err *err)
 {
-    uid_t first = super->task.peers.count > 0 ? UID_GANGS : UID_FIRST;
+    uid_t first = super->task.peers.count > 0 ? USERS_GANGS : USERS_FIRST;
     uid_t uid;
-    int rc = user_claim(first, UID_COUNT, &super->claim, &uid, err);
+    int rc = user_claim(first, USERS_COUNT, &super->claim, &uid, err);
 
     if (rc == 0)
         super->user = (struct driver_user){.uid = uid, .gid = uid, .drop = true};
@@ -194,7 +187,7 @@ static int install_filter(struct supervisor *super, struct err *err)
     const struct plan_task *task = &super->task;
 
     if (task->peers.count == 0)
-        return filter_guard(UID_FIRST, UID_GANGS - 1, task->filter, err);
+        return filter_guard(USERS_FIRST, USERS_GANGS - 1, task->filter, err);
     int rc = filter_install(task->name, super->user.uid, task->filter, &task->peers, err);
     super->filtered = rc == 0;
     return rc;

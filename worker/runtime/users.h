@@ -2,8 +2,9 @@
 #define SHEAF_WORKER_RUNTIME_USERS_H
 
 /*
- * One user id per task, for everything that shares what a user id decides here: packet filters
- * match it, and so it must be unique within a network namespace, whatever /run its pool sees. Two
+ * Users of tasks, one per task that lives on this machine: the first half for tasks without peers,
+ * the second for gangs. Debian and systemd hand out none of 60578…61183. Packet filters match the
+ * user, and so it must be unique within a network namespace, whatever /run its pool sees. Two
  * claims, both ended by the kernel when their holder dies:
  *   a lock in FOLDER              among workers that share /run (and not the network)
  *   an abstract socket's name     among workers that share the network (and not /run)
@@ -14,6 +15,9 @@
 
 #include "common/pure/err.h"
 
+#define USERS_FIRST  60600u
+#define USERS_COUNT  290u /* of each half */
+#define USERS_GANGS  (USERS_FIRST + USERS_COUNT)
 #define USERS_FOLDER "/run/sheaf-uid"
 
 struct user_claim {

@@ -41,8 +41,12 @@ static int close_folder(void **state)
 static void test_link_file_keeps_key_and_token_over_restarts(void **state)
 {
     static const uint8_t server_key[32] = {1}, sign_key[32] = {2};
-    struct link_facts facts = {"tcp://127.0.0.1:1", "tcp://127.0.0.1:2", server_key, sign_key,
-                               "host='/run dir' user=sheaf_gateway"};
+    struct link_facts facts = {"tcp://127.0.0.1:1",
+                               "tcp://127.0.0.1:2",
+                               server_key,
+                               sign_key,
+                               "host='/run dir' user=sheaf_gateway",
+                               0600};
     struct link_file first = {0}, again = {0};
     struct stat status;
     json_t *value = NULL;
