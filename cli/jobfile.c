@@ -230,6 +230,45 @@ static int upload_archive(struct upload *upload, const char *archive, struct err
     return rc;
 }
 
+static int path_of(const char *source, const char *base, char out[FS_PATH], struct err *err)
+{
+    bool absolute = source[0] == '/';
+
+    if (fs_path(out, "%s%s%s", absolute ? "" : base, absolute ? "" : "/", source) < 0)
+        return err_set(err, ERR_IO, "the path %s is too long", source);
+    return 0;
+}
+
+/* The archive that `image` names goes as it is. */
+static int upload_image(const struct httpc *client, json_t *spec, const char *base, struct err *err)
+{
+    const char *source = json_text(spec, "image");
+    struct spec_image image;
+    struct upload upload = {.client = client, .label = source};
+    uint8_t hash[SHA256_SIZE];
+    char archive[FS_PATH];
+
+    if (source == NULL || spec_image_parse(source, &image, err) != 0 || !image.archive)
+        return 0; /* jobfile_read has refused bad ones */
+    term_status("reading %s", source);
+    int rc = path_of(source, base, archive, err);
+    if (rc == 0)
+        rc = sha256_file(archive, hash, &upload.size, err);
+    term_status_clear();
+    if (rc == 0 && upload.size == 0)
+        rc = err_set_at(err, ERR_IMAGE_UNUSABLE, "/image", "%s is empty", source);
+    if (rc == 0) {
+        hex_format(hash, sizeof(hash), upload.hash);
+        rc = upload_archive(&upload, archive, err);
+    }
+    if (rc < 0)
+        return rc;
+    json_object_set_new(spec, "image",
+                        json_pack("{s:s, s:s, s:I}", "archive", image.name, "sha256", upload.hash,
+                                  "size", (json_int_t)upload.size));
+    return 0;
+}
+
 /* One entry of `files`. */
 static int upload_entry(const struct httpc *client, json_t *entry, const char *base,
                         const char *temp, struct err *err)
@@ -243,13 +282,14 @@ static int upload_entry(const struct httpc *client, json_t *entry, const char *b
 
     if (json_text(entry, "sha256") != NULL || source == NULL || path == NULL)
         return 0;
-    if (fs_path(from, "%s%s%s", source[0] == '/' ? "" : base, source[0] == '/' ? "" : "/", source)
-            < 0
-        || fs_path(archive, "%s/pack.tar.zst", temp) < 0)
-        return err_set(err, ERR_IO, "the path %s is too long", source);
+    int rc = path_of(source, base, from, err);
+    if (rc == 0 && fs_path(archive, "%s/pack.tar.zst", temp) < 0)
+        rc = err_set(err, ERR_IO, "the path %s is too long", source);
+    if (rc < 0)
+        return rc;
     const char *name = strrchr(path, '/');
     term_status("packing %s", source);
-    int rc = pack_tree(from, name ? name + 1 : path, archive, err);
+    rc = pack_tree(from, name ? name + 1 : path, archive, err);
     if (rc == 0)
         rc = sha256_file(archive, hash, &upload.size, err);
     if (rc == 0) {
@@ -271,8 +311,10 @@ int jobfile_upload(const struct httpc *client, json_t *spec, const char *base, s
     char temp[FS_PATH];
     size_t i;
     json_t *entry;
-    int rc = 0;
+    int rc = upload_image(client, spec, base, err);
 
+    if (rc < 0)
+        return rc;
     if (json_array_size(json_object_get(spec, "files")) == 0)
         return 0;
     if (fs_path(temp, "%s/sheaf-XXXXXX", tmp && tmp[0] == '/' ? tmp : "/tmp") < 0
@@ -310,6 +352,8 @@ const char *jobfile_template(void)
            "# max_total: \"40\"            # held now, the rest comes back\n"
            "max_duration: 2h\n"
            "\n"
+           "# image: ./app.tar           # docker or OCI archive, or name@sha256:…; default: the "
+           "machines' own programs\n"
            "files:                       # packed, sent once, unpacked on each machine\n"
            "  - {source: ./src, path: /job/src}\n"
            "\n"

@@ -52,8 +52,6 @@ static const struct refusal refusals[] = {
      "a task reaches the nodes of its gang, not the host's network"},
     {NULL, ERR_MOUNT_NOT_ALLOWED, " mount mounts bind binds ",
      "nothing of the host is mounted; files brings data, outputs takes results back"},
-    {"", ERR_UNKNOWN_FIELD, " image ",
-     "images are not supported in this version: programs are the node's, files brings the rest"},
     {"", ERR_UNKNOWN_FIELD, " secrets ",
      "secrets are not supported in this version: providers can read env, see sheaf plan"},
     {"", ERR_UNKNOWN_FIELD, " volumes ",
@@ -806,23 +804,33 @@ static int read_file_path(struct reader *reader, const json_t *value)
     return read_text(reader, value, reader->file->path, SPEC_PATH_TEXT);
 }
 
-static int read_file_sha256(struct reader *reader, const json_t *value)
+static int read_sha256(struct reader *reader, const json_t *value, uint8_t out[32])
 {
     const char *text = json_string_value(value);
 
-    if (text == NULL || hex_parse(text, sizeof(reader->file->sha256), reader->file->sha256) != 0)
+    if (text == NULL || hex_parse(text, 32, out) != 0)
         return fail(reader, ERR_INVALID_TYPE, "64 lower-case hex digits are wanted");
     return 0;
 }
 
-static int read_file_size(struct reader *reader, const json_t *value)
+static int read_archive_size(struct reader *reader, const json_t *value, uint64_t *out)
 {
     if (!json_is_integer(value))
         return fail(reader, ERR_INVALID_TYPE, "the archive's bytes as a whole number are wanted");
     if (json_integer_value(value) < 1)
         return fail(reader, ERR_OUT_OF_RANGE, "at least 1");
-    reader->file->size = (uint64_t)json_integer_value(value);
+    *out = (uint64_t)json_integer_value(value);
     return 0;
+}
+
+static int read_file_sha256(struct reader *reader, const json_t *value)
+{
+    return read_sha256(reader, value, reader->file->sha256);
+}
+
+static int read_file_size(struct reader *reader, const json_t *value)
+{
+    return read_archive_size(reader, value, &reader->file->size);
 }
 
 static int read_file(struct reader *reader, const json_t *value)
@@ -854,6 +862,43 @@ static int read_file(struct reader *reader, const json_t *value)
 static int read_files(struct reader *reader, const json_t *value)
 {
     return read_list(reader, value, SPEC_MAX_FILES, read_file);
+}
+
+static int read_image_archive(struct reader *reader, const json_t *value)
+{
+    struct spec_image *image = &reader->spec->image;
+
+    image->archive = true;
+    return read_text(reader, value, image->name, SPEC_PATH_TEXT);
+}
+
+static int read_image_sha256(struct reader *reader, const json_t *value)
+{
+    return read_sha256(reader, value, reader->spec->image.sha256);
+}
+
+static int read_image_size(struct reader *reader, const json_t *value)
+{
+    return read_archive_size(reader, value, &reader->spec->image.size);
+}
+
+/* A name with a digest or the path of an archive; an object once the archive was sent. */
+static int read_image(struct reader *reader, const json_t *value)
+{
+    static const struct field fields[] = {
+        {"archive", read_image_archive},
+        {"sha256", read_image_sha256},
+        {"size", read_image_size},
+    };
+    struct job_spec *spec = reader->spec;
+
+    spec->ask.image = true;
+    if (json_is_string(value))
+        return spec_image_parse(json_string_value(value), &spec->image, reader->err);
+    int rc = READ_MEMBERS(reader, value, fields);
+    for (size_t i = 0; rc == 0 && i < sizeof(fields) / sizeof(fields[0]); i++)
+        rc = require(reader, value, fields[i].name);
+    return rc;
 }
 
 /* -- the job ------------------------------------------------------------------------------------
@@ -950,6 +995,7 @@ static const struct field job_fields[] = {
     {"name", read_name},
     {"project", read_project},
     {"priority", read_priority},
+    {"image", read_image},
     {"env", read_env},
     {"files", read_files},
     {"nodes", read_nodes},
@@ -982,7 +1028,7 @@ static int read_job(struct reader *reader, const json_t *value)
         rc = READ_MEMBERS(reader, value, job_fields);
     if (rc == 0)
         rc = require(reader, value, "resources");
-    if (rc == 0)
+    if (rc == 0 && !reader->spec->ask.image)
         rc = require(reader, value, "commands");
     return rc;
 }
@@ -1193,6 +1239,19 @@ static json_t *files_json(const struct job_spec *spec)
     return files;
 }
 
+static json_t *image_json(const struct spec_image *image)
+{
+    json_t *value;
+
+    if (image->size == 0)
+        return json_string(image->name);
+    value = json_object();
+    put(value, "archive", json_string(image->name));
+    put(value, "sha256", json_hex(image->sha256, sizeof(image->sha256)));
+    put(value, "size", json_integer((json_int_t)image->size));
+    return value;
+}
+
 json_t *spec_to_json(const struct job_spec *spec)
 {
     const struct job_ask *ask = &spec->ask;
@@ -1204,6 +1263,9 @@ json_t *spec_to_json(const struct job_spec *spec)
     put(job, "name", json_string(spec->name));
     put(job, "project", spec->project[0] != '\0' ? json_string(spec->project) : json_null());
     put(job, "priority", json_integer(ask->priority));
+    /* Absent, not null: older workers know jobs without it. */
+    if (ask->image)
+        put(job, "image", image_json(&spec->image));
     put(job, "env", texts_json(&spec->env));
     put(job, "files", files_json(spec));
     put(job, "nodes", json_integer(ask->nodes));
@@ -1232,6 +1294,8 @@ const char *spec_reference(void)
            "name                     text, job         1-63 of a-z 0-9 -\n"
            "project                  text              default: the token's project\n"
            "priority                 0..100, 50        higher goes first\n"
+           "image                    text              name@sha256:… of a registry, or ./app.tar: "
+           "an archive that the client sends\n"
            "env                      list or map       NAME=value for every rank\n"
            "files                    list              {source, path}: packed by the client and "
            "unpacked at path, under /job\n"
@@ -1262,7 +1326,8 @@ const char *spec_reference(void)
            "retry.max_attempts       1..20, 3          tries in all\n"
            "launch                   node              node: a process per node; device: one per "
            "device; none: as node, without RANK\n"
-           "commands                 list, required    run by one sh -e on every rank\n"
+           "commands                 list, required    run by one sh -e on every rank; with image "
+           "optional: the image's own\n"
            "outputs                  list, [/out]      folders under /out that are brought back\n"
            "max_duration             duration, 1h      30d at most\n"
            "stop_duration            duration, 30s     from SIGTERM to SIGKILL\n"

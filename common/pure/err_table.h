@@ -53,6 +53,8 @@ ERR(INVALID_PARAMETER,   "invalid-parameter",      42, 400, TENANT,   0, "A quer
 ERR(AMBIGUOUS_SCALAR,    "ambiguous-scalar",       43, 422, TENANT,   0, "Readers of YAML disagree about this value", "write a plain number or a quantity: 12, 1.5, 90s")
 ERR(PRIVILEGE_NOT_ALLOWED, "privilege-not-allowed", 44, 422, TENANT,  0, "A task gets no privileges of its host", "remove it; devices come by resources.gpu, paths are /job and /out")
 ERR(INLINE_SECRET,       "inline-secret",          45, 422, TENANT,   0, "A private key stands in plain text", "providers can read it: replace the key, and send a token that ends soon instead")
+ERR(IMAGE_DIGEST_REQUIRED, "image-digest-required", 48, 422, TENANT, 0, "An image is named by its digest", "write name@sha256:…, or image: ./app.tar to send an archive")
+ERR(INVALID_DIGEST,      "invalid-digest",         49, 422, TENANT,   0, "Not a digest of an image", "write name@sha256: and 64 hex digits")
 /* -- HTTP framing, by the accept layer ------------------------------------------------------ */
 ERR(BAD_REQUEST_LINE,    "bad-request-line",       60, 400, TENANT,   0, "Not an HTTP/1.1 request line", "speak HTTP/1.1")
 ERR(INVALID_HOST,        "invalid-host",           61, 400, TENANT,   0, "Missing, double or invalid Host", "send one Host header")
@@ -77,6 +79,7 @@ ERR(NETWORK_UNMEASURED,  "network-unmeasured",    104, 409, PLATFORM, 1, "Links 
 ERR(PRICE_TOO_LOW,       "price-too-low",         105, 409, TENANT, 1, "No offer under the price", "raise budget.max_price")
 ERR(BACK_OFF,            "back-off",              106, 0, PLATFORM, 1, "Waiting after a failed start", "wait; see sheaf events")
 ERR(PEERS_UNREACHABLE,   "peers-unreachable",     107, 409, PROVIDER, 1, "Nodes cannot connect to each other", "open the task port range; sheaf-worker doctor")
+ERR(RUNTIME_MISSING,     "runtime-missing",       108, 409, PROVIDER, 1, "No node runs container images", "drop image, or join nodes with podman; sheaf-worker doctor says what one lacks")
 /* -- why an attempt or a job ended ---------------------------------------------------------- */
 ERR(COMPLETED,           "completed",             130, 0, TENANT,   0, "All ranks exited with 0", "sheaf get JOB")
 ERR(RANK_FAILED,         "rank-failed",           131, 0, TENANT,   0, "A rank exited with an error", "sheaf logs JOB --rank N")
@@ -97,6 +100,8 @@ ERR(TASK_LOST,           "task-lost",             145, 0, PROVIDER, 1, "The node
 ERR(STOP_TIMEOUT,        "stop-timeout",          146, 0, PROVIDER, 1, "A rank did not stop in time", "see the detail")
 ERR(REFUSED_SUBMIT,      "refused",               147, 0, TENANT,   0, "Refused at submission", "see the detail")
 ERR(OUTPUT_LOST,         "output-lost",           148, 0, PROVIDER, 0, "A result that was asked for could not be delivered", "see the detail; run the job again")
+ERR(IMAGE_UNAVAILABLE,   "image-unavailable",     149, 0, TENANT,   1, "The image could not be pulled", "check name and digest, and whether the nodes reach its registry; or send an archive")
+ERR(IMAGE_UNUSABLE,      "image-unusable",        150, 0, TENANT,   0, "The image cannot run here", "see the detail")
 /* -- nodes and devices ------------------------------------------------------------------------ */
 ERR(HEARTBEAT_MISSED,    "heartbeat-missed",      160, 0, PROVIDER, 1, "No heartbeat", "check the worker and its network")
 ERR(HEARTBEAT_BACK,      "heartbeat-back",        161, 0, NONE,     0, "Heartbeats are back", "nothing to do")

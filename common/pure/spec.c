@@ -292,6 +292,14 @@ static bool text_is_sane(const char *text)
     return length <= MAX_TEXT_BYTES && utf8_is_valid(text, length);
 }
 
+bool spec_env_is_allowed(const char *item)
+{
+    size_t length = strcspn(item, "=");
+
+    return item[length] == '=' && env_name_is_valid(item, length) && !env_is_forbidden(item, length)
+           && text_is_sane(item);
+}
+
 /* The first line of a key in PEM (RFC 7468) or OpenPGP (RFC 9580), or an age identity. */
 static bool holds_private_key(const char *text)
 {
@@ -414,12 +422,13 @@ static int check_files(const struct job_spec *spec, struct err *err)
     return 0;
 }
 
-static int check_commands(const struct spec_texts *commands, struct err *err)
+static int check_commands(const struct job_spec *spec, struct err *err)
 {
+    const struct spec_texts *commands = &spec->commands;
     char pointer[64];
     size_t total = 0;
 
-    if (commands->count == 0 || commands->count > SPEC_MAX_COMMANDS)
+    if ((commands->count == 0 && !spec->ask.image) || commands->count > SPEC_MAX_COMMANDS)
         return err_set_at(err, ERR_INVALID_COMMAND, "/commands", "1 to %d commands",
                           SPEC_MAX_COMMANDS);
     for (uint32_t i = 0; i < commands->count; i++) {
@@ -451,7 +460,25 @@ int spec_check_packed(const struct job_spec *spec, struct err *err)
                               "upload the archive first, then name its sha256 and size");
         }
     }
+    if (spec->ask.image && spec->image.archive && spec->image.size == 0)
+        return err_set_at(err, ERR_FIELD_MISSING, "/image/sha256",
+                          "upload the archive first, then name its sha256 and size");
     return 0;
+}
+
+uint32_t spec_content_count(const struct job_spec *spec)
+{
+    return spec->file_count + (spec->ask.image && spec->image.archive);
+}
+
+const uint8_t *spec_content(const struct job_spec *spec, uint32_t index)
+{
+    return index < spec->file_count ? spec->files[index].sha256 : spec->image.sha256;
+}
+
+uint64_t spec_content_size(const struct job_spec *spec, uint32_t index)
+{
+    return index < spec->file_count ? spec->files[index].size : spec->image.size;
 }
 
 int spec_check(const struct job_spec *spec, struct err *err)
@@ -469,7 +496,7 @@ int spec_check(const struct job_spec *spec, struct err *err)
                           "3 to 7 capital letters are wanted, e.g. USD");
     rc = check_ask(&spec->ask, err);
     if (rc == 0)
-        rc = check_commands(&spec->commands, err);
+        rc = check_commands(spec, err);
     if (rc == 0)
         rc = check_env(&spec->env, err);
     if (rc == 0)

@@ -29,6 +29,8 @@
 #define SPEC_NAME_TEXT         64
 #define SPEC_PATH_TEXT         256
 #define SPEC_CURRENCY_TEXT     8
+/* In the text of a node's runtimes: it runs images. */
+#define SPEC_IMAGE_RUNTIME "podman"
 
 /* A rank's failure class; bit positions in job_ask.retry_on. */
 enum fail_class {
@@ -71,6 +73,7 @@ struct job_ask {
     uint32_t max_attempts;     /* 1..20 */
     uint32_t retry_on;         /* bits 1 << enum fail_class */
     bool fail_fast;            /* refuse the submission when it cannot run now */
+    bool image;                /* runs in a container: only on nodes with podman */
 };
 
 enum launch {
@@ -91,6 +94,14 @@ struct spec_file {
     uint64_t size; /* of the archive; 0 = not packed yet (only in the client) */
 };
 
+/* Where a job's root file system comes from; all empty = the node's own programs. */
+struct spec_image {
+    char name[SPEC_PATH_TEXT]; /* name@sha256:… of a registry, or the archive that was packed */
+    bool archive;              /* in the content store, by the two below */
+    uint8_t sha256[32];        /* of the archive's bytes, or the digest in the name */
+    uint64_t size;             /* of the archive; 0 = not sent yet (only in the client) */
+};
+
 struct spec_texts {
     char **items; /* owned */
     uint32_t count;
@@ -106,8 +117,9 @@ struct job_spec {
     char currency[SPEC_CURRENCY_TEXT];
     struct job_ask ask;
     enum launch launch;
+    struct spec_image image;    /* meant when ask.image */
     struct spec_texts env;      /* NAME=value */
-    struct spec_texts commands; /* run by one `sh -e` in this order */
+    struct spec_texts commands; /* run by one `sh -e` in this order; none: the image's own */
     struct spec_texts outputs;  /* absolute folders under /out */
     struct spec_file *files;    /* owned */
     uint32_t file_count;
@@ -124,8 +136,20 @@ void spec_init(struct job_spec *spec);
 int spec_check(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
 /* "1 to 256 nodes": the bounds of the field with this pointer; NULL when it has none. */
 const char *spec_bound_text(const char *pointer);
-/* Every file has the hash and size of its archive: what a server asks. ERR_FIELD_MISSING. */
+/* Every file and image archive has its hash and size: what a server asks. ERR_FIELD_MISSING. */
 int spec_check_packed(const struct job_spec *spec, struct err *err) SHEAF_MUST_USE;
+/*
+ * Reads "name@sha256:…" or the path of an archive: what starts with . or / or ends in .tar.
+ * ERR_IMAGE_DIGEST_REQUIRED, ERR_INVALID_DIGEST, ERR_INVALID_NAME.
+ */
+int spec_image_parse(const char *text, struct spec_image *ret_image,
+                     struct err *err) SHEAF_MUST_USE;
+/* Whether a job may set this NAME=value. */
+bool spec_env_is_allowed(const char *item);
+/* The archives that the job brings: of its files, and of its image. */
+uint32_t spec_content_count(const struct job_spec *spec);
+const uint8_t *spec_content(const struct job_spec *spec, uint32_t index);
+uint64_t spec_content_size(const struct job_spec *spec, uint32_t index);
 /* 1-63 of a-z 0-9 -, starts with a letter, does not end with -. */
 bool name_is_valid(const char *name);
 /* Number of processes of the gang: nodes, or nodes x devices with LAUNCH_DEVICE. */

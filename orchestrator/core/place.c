@@ -115,6 +115,8 @@ enum funnel_step place_filter(const struct place_node *node, const struct job_as
         return FUNNEL_MODEL;
     if (place_count_devices(node, ask, true) < ask->gpus_per_node)
         return FUNNEL_MEMORY;
+    if (ask->image && !node->images)
+        return FUNNEL_HOST;
     /* What the host lacks because others use it comes back: that is FREE, not HOST. */
     bool host = host_fits(node, ask);
     if (!host && !node_is_used(node))

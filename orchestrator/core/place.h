@@ -37,6 +37,7 @@ struct place_node {
     uint32_t cpu_milli;
     uint32_t memory_mib; /* free for new work */
     uint32_t disk_mib;
+    bool images; /* runs container images */
     const struct place_device *devices;
     uint32_t device_count;
 };
@@ -71,7 +72,7 @@ enum funnel_step {
     FUNNEL_PLACE,  /* country, not excluded */
     FUNNEL_MODEL,  /* class, model, tier ≥ measured, enough devices of it */
     FUNNEL_MEMORY, /* VRAM per device */
-    FUNNEL_HOST,   /* cpu, memory, disk */
+    FUNNEL_HOST,   /* containers, cpu, memory, disk */
     FUNNEL_PRICE,
     FUNNEL_FREE, /* enough of these devices free now */
     FUNNEL_STEP_COUNT,

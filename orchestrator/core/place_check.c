@@ -53,6 +53,8 @@ static int check_node(const struct place_node *node, const struct job_ask *ask,
     if (ask->max_price != 0 && node->price > ask->max_price)
         return err_set(err, ERR_INTERNAL, "%s is too dear", node->name);
     uint64_t memory = (uint64_t)node->memory_mib * BYTES_PER_MIB;
+    if (ask->image && !node->images)
+        return err_set(err, ERR_INTERNAL, "%s runs no images", node->name);
     if (node->cpu_milli < ask->cpu_milli || memory < ask->memory || memory < ask->shm
         || (uint64_t)node->disk_mib * BYTES_PER_MIB < ask->disk)
         return err_set(err, ERR_INTERNAL, "%s lacks cpu, memory or disk", node->name);

@@ -150,6 +150,11 @@ static void explain_filter(const struct place_node *node, const struct job_ask *
         explain_memory(node, ask, reject);
         break;
     case FUNNEL_HOST:
+        if (ask->image && !node->images) {
+            reject->code = ERR_RUNTIME_MISSING;
+            snprintf(reject->detail, sizeof(reject->detail), "runs no container images");
+            break;
+        }
         snprintf(reject->detail, sizeof(reject->detail), "not enough cpu, memory or disk");
         break;
     case FUNNEL_PRICE:
@@ -561,6 +566,18 @@ static void explain_model(const struct place_fleet *fleet, const struct job_ask 
     buf_fini(&text);
 }
 
+/* Without its image the job would have had hosts enough. */
+static bool lacks_images(const struct place_fleet *fleet, const struct job_ask *ask)
+{
+    struct job_ask plain = *ask;
+    uint32_t count = 0;
+
+    plain.image = false;
+    for (uint32_t i = 0; ask->image && i < fleet->node_count; i++)
+        count += place_filter(&fleet->nodes[i], &plain, true) > FUNNEL_HOST;
+    return ask->image && count >= ask->nodes;
+}
+
 static bool would_fit(const struct place_fleet *fleet, const struct job_ask *ask,
                       struct place_rules rules)
 {
@@ -614,6 +631,8 @@ void place_explain(const struct place_fleet *fleet, const struct job_ask *ask,
 {
     why->largest_clique = best->count;
     why->code = funnel_code(why);
+    if (why->code == ERR_NO_SUCH_CAPACITY && lacks_images(fleet, ask))
+        why->code = ERR_RUNTIME_MISSING;
     if (why->code == ERR_NONE
         && !explain_unmeasured(fleet, ask, why, ret_probes, ret_probe_count)) {
         if (would_fit(fleet, ask, (struct place_rules){.ignore_busy = true}))

@@ -173,7 +173,7 @@ struct node_row {
     uint32_t cpu_milli;
     uint32_t memory_mib;
     uint32_t disk_mib;
-    char runtime[ROW_NAME]; /* "bwrap", "process" */
+    char runtime[ROW_NAME]; /* "bwrap", "bwrap+podman", "process" */
     char version[ROW_NAME]; /* of the worker */
     micro_t price;          /* ask per device and hour; the standing offer */
     uint32_t notice_s;

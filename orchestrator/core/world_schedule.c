@@ -124,6 +124,7 @@ static void view_node(struct place_node *view, const struct world *world, const 
     view->cpu_milli = rest(node->row.cpu_milli, used.cpu_milli);
     view->memory_mib = rest(node->row.memory_mib, used.memory_mib);
     view->disk_mib = rest(node->row.disk_mib, used.disk_mib);
+    view->images = strstr(node->row.runtime, SPEC_IMAGE_RUNTIME) != NULL;
 }
 
 static int compare_links(const void *left, const void *right)

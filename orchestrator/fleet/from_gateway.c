@@ -118,9 +118,10 @@ static int convert_submit(struct conversion *at)
         rc = spec_check_packed(&memory->spec, at->err);
     if (rc)
         return rc;
-    memory->contents = mem_new(memory->spec.file_count, sizeof(*memory->contents));
-    for (uint32_t i = 0; i < memory->spec.file_count; i++)
-        memcpy(memory->contents[i], memory->spec.files[i].sha256, 32);
+    out->content_count = spec_content_count(&memory->spec);
+    memory->contents = mem_new(out->content_count, sizeof(*memory->contents));
+    for (uint32_t i = 0; i < out->content_count; i++)
+        memcpy(memory->contents[i], spec_content(&memory->spec, i), 32);
     out->uid = uuid_new();
     out->name = memory->spec.name;
     out->project = memory->spec.project;
@@ -129,7 +130,6 @@ static int convert_submit(struct conversion *at)
     sha256(memory->json, strlen(memory->json), out->spec_sha256);
     out->ask = &memory->spec.ask;
     out->contents = (void *)memory->contents;
-    out->content_count = memory->spec.file_count;
     return 0;
 }
 

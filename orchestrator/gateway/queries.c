@@ -444,8 +444,9 @@ static const struct query queries[QUERY_COUNT] = {
         " join node n on n.id = r.node join job j on j.id = a.job"
         " join content c on c.project = j.project and c.sha256 = decode($3::text, 'hex')"
         " where a.uid = $1::uuid and n.curve_key = $2::bytea and n.state <> 'gone'"
-        " and a.state <> 'ended' and exists (select from jsonb_array_elements("
-        " coalesce(j.spec::jsonb -> 'files', '[]'::jsonb)) f where f ->> 'sha256' = $3::text)",
+        " and a.state <> 'ended' and (j.spec::jsonb #>> '{image,sha256}' = $3::text"
+        " or exists (select from jsonb_array_elements("
+        " coalesce(j.spec::jsonb -> 'files', '[]'::jsonb)) f where f ->> 'sha256' = $3::text))",
         {0}},
 
     [QUERY_BULK_OUTPUT] = {"bulk_output",

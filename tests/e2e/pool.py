@@ -186,14 +186,15 @@ class Client:
 
 class Worker:
     def __init__(self, pool, name, price="0.40", region="eu", extra=(), devices=2, prefix=(),
-                 env=None, address=None):
+                 env=None, address=None, images=None):
         self.pool, self.name = pool, name
         self.state = os.path.join(pool.dir, name)
         low = pool.ports.take(10)
         self.common = ["--state", self.state]
         self.join_flags = ["--name", name, "--address", address or pool.host, "--port-range",
                            f"{low}-{low + 8}", "--probe-port", str(low + 9), "--price", price,
-                           "--region", region, *extra]
+                           "--region", region,
+                           "--image-cache", images or "0B", *extra]
         machine = os.path.join(pool.dir, name + ".machine-id")  # one machine each, as it were
         with open(machine, "w", encoding="utf-8") as file:
             file.write(uuid.uuid4().hex + "\n")

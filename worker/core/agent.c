@@ -494,6 +494,7 @@ static int open_parts(struct agent *agent, struct err *err)
     rc = runtime_new(agent->base, settings->state, settings->unsafe_process, &agent->runtime, err);
     if (rc != 0)
         return rc;
+    agent_images_open(agent);
     rc = network_new(agent->base, agent->address, settings->probe_port, settings->port_high,
                      &agent->network, &agent->probe_port, err);
     if (rc != 0)
@@ -547,6 +548,7 @@ static void agent_close(struct agent *agent)
 
     agent_control_close(agent);
     background_free(agent->background);
+    agent_images_close(agent);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i])
             event_free(events[i]);
@@ -606,7 +608,7 @@ int agent_run(const struct settings *settings, struct config *config, const stru
         log_info("agent", "start", "node=%s address=%s interface=%s boot=%llu tasks=%u runtime=%s",
                  agent->node.name, agent->address, agent->interface,
                  (unsigned long long)keep_counters(agent->keep)->boot, agent->tasks.count,
-                 runtime_probed(agent->runtime)->runtime);
+                 agent->runtimes);
         event_base_dispatch(agent->base);
         notify_stopping(agent->manager);
         rc = agent->rc;

@@ -108,7 +108,6 @@ static json_t *cache_json(const struct agent *agent)
 
 static json_t *status_json(struct agent *agent)
 {
-    const struct runtime_probe *probe = runtime_probed(agent->runtime);
     json_t *value = json_object();
 
     json_object_set_new(value, "node", json_uuid(agent->node.node.bytes));
@@ -124,7 +123,7 @@ static json_t *status_json(struct agent *agent)
     json_object_set_new(value, "draining", json_boolean(agent->draining));
     json_object_set_new(value, "address", json_string(agent->address));
     json_object_set_new(value, "interface", json_string(agent->interface));
-    json_object_set_new(value, "runtime", json_string(probe->runtime));
+    json_object_set_new(value, "runtime", json_string(agent->runtimes));
     json_object_set_new(
         value, "price_per_hour",
         json_money(agent->owner.has_price ? agent->owner.price : agent->settings->price));

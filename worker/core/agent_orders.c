@@ -94,7 +94,7 @@ static void on_connect(Sheaf__Envelope *envelope, void *arg)
                                 .host = agent->host,
                                 .machine = agent->node.machine,
                                 .address = agent->address,
-                                .runtime = runtime_probed(agent->runtime)->runtime};
+                                .runtime = agent->runtimes};
 
     for (uint32_t i = 0; i < agent->host->device_count; i++)
         facts.offered[i] = agent_device_offered(agent, i);

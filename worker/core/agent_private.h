@@ -24,6 +24,7 @@
 #include "worker/core/tasks.h"
 #include "worker/core/transfer.h"
 #include "worker/devices/devices.h"
+#include "worker/images/images.h"
 #include "worker/network/network.h"
 #include "worker/runtime/runtime.h"
 
@@ -40,11 +41,13 @@ struct agent_task {
     struct job_spec spec;
     bool usable; /* order and spec could be read again */
     char dir[FS_PATH];
-    struct task *run;       /* of the runtime; NULL before and after */
-    uint32_t port;          /* reserved; 0 before */
-    uint32_t fetches_left;  /* input files on their way */
-    uint64_t fetched_bytes; /* at the last progress news */
-    bool busy;              /* background work touches dir */
+    struct task *run;         /* of the runtime; NULL before and after */
+    uint32_t port;            /* reserved; 0 before */
+    uint32_t fetches_left;    /* input files on their way */
+    uint64_t fetched_bytes;   /* at the last progress news */
+    bool busy;                /* background work touches dir */
+    bool loading;             /* that is the image's */
+    struct image_facts image; /* once it is here */
     bool collecting;
     bool gone;           /* dropped while busy: freed when the work ends */
     uint32_t puts_left;  /* outputs on their way */
@@ -115,6 +118,9 @@ struct agent {
     struct transfers *transfers;
     struct background *background;
     struct runtime *runtime;
+    struct images *images;         /* NULL: this node runs none */
+    struct background *image_work; /* apart: a pull takes minutes */
+    char runtimes[64];             /* "bwrap+podman": what is claimed */
     struct network *network;
 
     struct tasks tasks;
@@ -181,6 +187,10 @@ void agent_pump(struct agent *agent);
 /* Makes the shell's part of a held task from its kept order. Never NULL. */
 struct agent_task *agent_task_make(struct agent *agent, const struct task_id *id);
 void agent_task_free(struct agent_task *task);
+/* Makes the kept inputs fit their bound, with so many bytes to come. */
+void agent_cache_trim(struct agent *agent, uint64_t coming);
+/* Where an archive of this hash is kept. -ERR_IO: path too long. */
+int agent_cache_path(const struct agent *agent, const uint8_t *sha256, char out[FS_PATH]);
 void agent_perform(struct agent *agent, const struct task_action *action);
 /* After a start: takes up what the journal holds. */
 void agent_resume(struct agent *agent);
@@ -188,6 +198,17 @@ void agent_resume(struct agent *agent);
 struct cache_use agent_cache_use(const struct agent *agent);
 /* Progress news of fetching tasks. */
 void agent_progress(struct agent *agent);
+
+/* -- agent_images.c ---------------------------------------------------------------------------- */
+/* Finds out whether this node runs images. */
+void agent_images_open(struct agent *agent);
+void agent_images_close(struct agent *agent);
+/* Brings the task's image here; then tells the task machine that all is fetched. */
+void agent_image_later(struct agent_task *task);
+/* What the image adds to the plan. */
+void agent_image_plan(const struct agent_task *task, struct runtime_plan *plan);
+/* What a dropped task leaves once its background work has ended. */
+void agent_task_end_work(struct agent_task *task);
 
 /* -- agent_logs.c ------------------------------------------------------------------------------ */
 void agent_logs_init(struct agent *agent);

@@ -85,6 +85,7 @@ void agent_task_free(struct agent_task *task)
     task_free(task->run);
     if (task->usable)
         spec_fini(&task->spec);
+    image_facts_fini(&task->image);
     frame_arena_fini(&task->arena);
     free(task);
 }
@@ -102,12 +103,12 @@ static void release_slot(struct agent_task *task)
 
 /* -- inputs ------------------------------------------------------------------------------------ */
 
-static int cache_path(const struct agent *agent, const struct spec_file *file, char out[FS_PATH])
+int agent_cache_path(const struct agent *agent, const uint8_t *sha256, char out[FS_PATH])
 {
     char hex[SHA256_HEX];
 
     return fs_path(out, "%s/cache/%s", agent->settings->state,
-                   hex_format(file->sha256, SHA256_SIZE, hex));
+                   hex_format(sha256, SHA256_SIZE, hex));
 }
 
 static bool is_input_used(const uint8_t sha256[SHA256_SIZE], void *arg)
@@ -121,15 +122,15 @@ static bool is_input_used(const uint8_t sha256[SHA256_SIZE], void *arg)
 
         if (record->phase != TASK_PHASE_FETCHING || !task || !task->usable)
             continue; /* once unpacked it is not needed any more */
-        for (uint32_t k = 0; k < task->spec.file_count; k++) {
-            if (memcmp(task->spec.files[k].sha256, sha256, SHA256_SIZE) == 0)
+        for (uint32_t k = 0; k < spec_content_count(&task->spec); k++) {
+            if (memcmp(spec_content(&task->spec, k), sha256, SHA256_SIZE) == 0)
                 return true;
         }
     }
     return false;
 }
 
-static void trim_cache(struct agent *agent, uint64_t coming)
+void agent_cache_trim(struct agent *agent, uint64_t coming)
 {
     uint64_t limit = agent->settings->cache_bytes;
     char folder[FS_PATH];
@@ -163,7 +164,7 @@ static int unpack_file(struct unpack_work *work, const struct spec_file *file)
     char *slash;
     int rc;
 
-    if (cache_path(task->agent, file, archive) != 0
+    if (agent_cache_path(task->agent, file->sha256, archive) != 0
         || fs_path(target, "%s%s", task->dir, file->path) != 0)
         return err_set(&work->err, ERR_IO, "the path %s is too long here", file->path);
     rc = sha256_file(archive, hash, &size, &work->err);
@@ -212,6 +213,12 @@ static void remove_folder(const struct agent_task *task)
         log_warn("task", "clean", "dir=%s detail=" LOG_Q, task->dir, err.text);
 }
 
+void agent_task_end_work(struct agent_task *task)
+{
+    remove_folder(task);
+    release_slot(task);
+}
+
 static void unpacked(void *arg)
 {
     struct unpack_work *work = arg;
@@ -219,13 +226,14 @@ static void unpacked(void *arg)
 
     task->busy = false;
     if (task->gone) {
-        remove_folder(task);
-        release_slot(task);
+        agent_task_end_work(task);
+    } else if (work->err.code == ERR_NONE && task->spec.ask.image) {
+        agent_image_later(task);
     } else if (work->err.code == ERR_NONE) {
         struct agent *agent = task->agent;
 
         tell(task, TASK_EV_FETCHED, ERR_NONE, FAIL_NONE, NULL);
-        trim_cache(agent, 0);
+        agent_cache_trim(agent, 0);
     } else {
         tell(task, TASK_EV_FAILED, work->corrupt ? ERR_INPUT_UNAVAILABLE : work->err.code,
              work->corrupt ? FAIL_USER : FAIL_PROVIDER, work->err.text);
@@ -263,13 +271,13 @@ static uint64_t missing_bytes(const struct agent *agent, const struct agent_task
     struct stat stat;
     char path[FS_PATH];
 
-    for (uint32_t i = 0; i < task->spec.file_count; i++) {
-        const struct spec_file *file = &task->spec.files[i];
-        uint64_t here = cache_path(agent, file, path) == 0 && lstat(path, &stat) == 0
-                            ? (uint64_t)stat.st_size
-                            : 0;
+    for (uint32_t i = 0; i < spec_content_count(&task->spec); i++) {
+        uint64_t size = spec_content_size(&task->spec, i);
+        bool there = agent_cache_path(agent, spec_content(&task->spec, i), path) == 0
+                     && lstat(path, &stat) == 0;
+        uint64_t here = there ? (uint64_t)stat.st_size : 0;
 
-        missing += here < file->size ? file->size - here : 0;
+        missing += here < size ? size - here : 0;
     }
     return missing;
 }
@@ -277,6 +285,7 @@ static uint64_t missing_bytes(const struct agent *agent, const struct agent_task
 static void do_fetch(struct agent *agent, struct agent_task *task)
 {
     const Sheaf__Prepare *prepare;
+    uint32_t count = task->usable ? spec_content_count(&task->spec) : 0;
 
     if (!task->usable) {
         tell(task, TASK_EV_FAILED, ERR_STATE_CORRUPT, FAIL_PROVIDER,
@@ -284,19 +293,18 @@ static void do_fetch(struct agent *agent, struct agent_task *task)
         return;
     }
     prepare = task->order->prepare;
-    if (task->spec.file_count == 0) {
+    if (count == 0) {
         unpack_later(task);
         return;
     }
-    task->fetches_left = task->spec.file_count;
-    trim_cache(agent, missing_bytes(agent, task)); /* room first */
-    for (uint32_t i = 0; i < task->spec.file_count; i++) {
-        const struct spec_file *file = &task->spec.files[i];
-        struct transfer_fetch fetch = {.size = file->size};
+    task->fetches_left = count;
+    agent_cache_trim(agent, missing_bytes(agent, task)); /* room first */
+    for (uint32_t i = 0; i < count; i++) {
+        struct transfer_fetch fetch = {.size = spec_content_size(&task->spec, i)};
 
         memcpy(fetch.attempt_uid, prepare->attempt_uid.data, sizeof(fetch.attempt_uid));
-        memcpy(fetch.sha256, file->sha256, SHA256_SIZE);
-        BUG_ON(cache_path(agent, file, fetch.path) != 0);
+        memcpy(fetch.sha256, spec_content(&task->spec, i), SHA256_SIZE);
+        BUG_ON(agent_cache_path(agent, fetch.sha256, fetch.path) != 0);
         transfer_fetch(agent->transfers, &fetch, task, on_fetched, task);
     }
 }
@@ -316,7 +324,9 @@ void agent_progress(struct agent *agent)
         bytes = transfer_fetched(agent->transfers, task);
         if (task->busy || bytes > task->fetched_bytes)
             tell(task, TASK_EV_PROGRESS, ERR_NONE, FAIL_NONE,
-                 task->busy ? "unpacking inputs" : "fetching inputs");
+                 task->loading ? "bringing the image"
+                 : task->busy  ? "unpacking inputs"
+                               : "fetching inputs");
         task->fetched_bytes = bytes;
     }
 }
@@ -519,11 +529,15 @@ static void do_prepare(struct agent *agent, struct agent_task *task)
         return;
     }
     plan = mem_new(1, sizeof(*plan));
+    script = task->spec.commands.count > 0 || !task->spec.ask.image
+                 ? rank_env_script(&task->spec)
+                 : image_facts_script(&task->image);
+    plan->script = script;
+    if (task->spec.ask.image)
+        agent_image_plan(task, plan);
     plan_identity(agent, task, record, plan);
     plan_devices(agent, record, plan);
     plan_limits(agent, task, record, plan);
-    script = rank_env_script(&task->spec);
-    plan->script = script;
     rc = runtime_prepare(agent->runtime, plan, &hooks, &task->run, &err);
     rank_env_fini_procs(plan);
     free(script);
@@ -897,7 +911,7 @@ void agent_resume(struct agent *agent)
         (void)agent_task_make(agent, &ids[i]);
     }
     sweep(agent);
-    trim_cache(agent, 0);
+    agent_cache_trim(agent, 0);
     for (uint32_t i = 0; i < count; i++) {
         struct agent_task *task = agent_task_find(agent, ids[i].attempt, ids[i].epoch);
 

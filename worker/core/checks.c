@@ -19,6 +19,7 @@
 #include "common/io/loop.h"
 #include "common/pure/units.h"
 #include "worker/core/claim.h"
+#include "worker/images/images.h"
 #include "worker/network/network.h"
 #include "worker/runtime/runtime.h"
 
@@ -149,6 +150,28 @@ static void check_devices(const struct checks_facts *facts, struct checks *check
         add_result(checks, CHECK_WARN, "driver", host->warning[i], "see the vendor's driver notes");
 }
 
+static void check_images(const struct settings *settings, const struct runtime_probe *probe,
+                         struct checks *checks)
+{
+    const struct images_options options = {.state = settings->state,
+                                           .cgroup = probe->cgroup,
+                                           .limit = settings->image_cache,
+                                           .registries = settings->image_registries};
+    struct images *images = NULL;
+    struct err err = {0};
+
+    if (settings->unsafe_process || settings->image_cache == 0) {
+        add_result(checks, CHECK_WARN, "images", "container images are off",
+                   "set image-cache to offer them");
+    } else if (images_new(&options, &images, &err) != 0) {
+        add_result(checks, CHECK_WARN, "images", err.text,
+                   "jobs with an image go elsewhere; apt-get install podman runc, as root");
+    } else {
+        add_result(checks, CHECK_PASS, "images", images_about(images), "");
+        images_free(images);
+    }
+}
+
 static void check_runtime(const struct checks_facts *facts, struct checks *checks)
 {
     const struct settings *settings = facts->settings;
@@ -177,6 +200,7 @@ static void check_runtime(const struct checks_facts *facts, struct checks *check
     add_result(checks, probe->filter ? CHECK_PASS : CHECK_WARN, "network filter",
                probe->filter ? "jobs reach their gang alone" : probe->detail,
                "jobs share this machine's network; run as root with nftables to filter them");
+    check_images(settings, probe, checks);
     if (facts->host && facts->host->device_count > 0)
         serve(checks, "jobs that %s",
               settings->unsafe_process ? "run as your own user (no sandbox)" : "run in a sandbox");

@@ -41,6 +41,10 @@ static const struct config_option options[] = {
      "inputs of jobs kept for the next one with the same; 0 keeps none"},
     {"log-limit", CONFIG_BYTES, "64MiB", 1 << 16, INT64_C(1) << 34, 0, "SIZE",
      "kept of the output of each rank's process; the rest is cut with a line that says so"},
+    {"image-cache", CONFIG_BYTES, "20GB", 0, 0, 0, "SIZE",
+     "what container images may take on disk, the longest unused going first; 0B runs none"},
+    {"image-registries", CONFIG_TEXT, "docker.io,ghcr.io,quay.io,nvcr.io", 0, 0, 0, "LIST",
+     "registries that images are pulled from, or 'all', or 'none': archives alone"},
     {"usage-every", CONFIG_DURATION, "10s", INT64_C(1000000), INT64_C(3600000000), CONFIG_RELOAD,
      "TIME", "how often to look whether somebody else uses a device"},
     {"log-level", CONFIG_TEXT, "info", 0, 0, CONFIG_RELOAD, "LEVEL", "debug, info, warn or error"},
@@ -235,6 +239,9 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     if (rc == 0)
         rc = read_declared(config, &settings, err);
     if (rc == 0)
+        rc = copy(config, "image-registries", settings.image_registries,
+                  sizeof(settings.image_registries), err);
+    if (rc == 0)
         rc = read_choices(config, &settings, err);
     if (rc != 0)
         return rc;
@@ -242,6 +249,7 @@ int settings_read(const struct config *config, struct settings *ret_settings, st
     settings.price = config_int(config, "price");
     settings.notice_s = (uint32_t)(config_int(config, "notice") / 1000000);
     settings.orphan_ttl_us = (uint64_t)config_int(config, "orphan-ttl");
+    settings.image_cache = (uint64_t)config_int(config, "image-cache");
     settings.cache_bytes = (uint64_t)config_int(config, "cache-size");
     settings.log_bytes = (uint64_t)config_int(config, "log-limit");
     settings.usage_every_us = (uint64_t)config_int(config, "usage-every");

@@ -42,6 +42,8 @@ struct settings {
     uint64_t cache_bytes;
     uint64_t log_bytes;
     uint64_t usage_every_us;
+    uint64_t image_cache;       /* bytes; 0 = no images */
+    char image_registries[512]; /* hosts, "all" or "none" */
     struct declared_rtt declared[SETTINGS_MAX_DECLARED];
     uint32_t declared_count;
     enum log_level log;

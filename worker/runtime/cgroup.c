@@ -1,5 +1,6 @@
 #include "worker/runtime/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -307,6 +308,49 @@ int cgroup_join(const struct cgroup_layout *layout, const char *name)
             return -ERR_IO;
     }
     return 0;
+}
+
+int cgroup_move(const struct cgroup_layout *layout, const char *name, int pid)
+{
+    char path[FS_PATH];
+
+    for (int i = 0; i < CGROUP_CONTROLLER_COUNT; i++) {
+        if (!layout->unified[i] && group_path(layout, i, name, path) == 0
+            && write_number(path, "cgroup.procs", (uint64_t)pid) != 0)
+            return -ERR_IO;
+    }
+    return 0;
+}
+
+int cgroup_inner(const struct cgroup_layout *layout, const char *name, char ret_path[FS_PATH])
+{
+    static const char mount[] = "/sys/fs/cgroup";
+    char path[FS_PATH];
+
+    if (!layout->unified[CGROUP_MEMORY] || group_path(layout, CGROUP_MEMORY, name, path) != 0
+        || strncmp(path, mount, sizeof(mount) - 1) != 0)
+        return fs_path(ret_path, "/sheaf-%s", name);
+    return fs_path(ret_path, "%s", path + sizeof(mount) - 1);
+}
+
+int cgroup_inner_remove(const char *path)
+{
+    static const char *const names[] = {"/conmon", ""};
+    char group[FS_PATH];
+    DIR *mounts = opendir("/sys/fs/cgroup");
+    int rc = 0;
+
+    for (struct dirent *entry = mounts != NULL ? readdir(mounts) : NULL; entry != NULL;
+         entry = readdir(mounts)) {
+        for (int i = 0; i < 2 && entry->d_name[0] != '.'; i++) {
+            if (fs_path(group, "/sys/fs/cgroup/%s%s%s", entry->d_name, path, names[i]) == 0
+                && rmdir(group) != 0 && errno == EBUSY)
+                rc = -ERR_STATE_CONFLICT;
+        }
+    }
+    if (mounts != NULL)
+        closedir(mounts);
+    return rc;
 }
 
 bool cgroup_is_oom(const struct cgroup_layout *layout, const char *name)

@@ -48,6 +48,22 @@ int cgroup_create(const struct cgroup_layout *layout, const char *name,
                   const struct cgroup_limits *limits, struct err *err) SHEAF_MUST_USE;
 /* Moves the calling process in. Async-signal-safe but for path building. ERR_IO. */
 int cgroup_join(const struct cgroup_layout *layout, const char *name) SHEAF_MUST_USE;
+/*
+ * Moves another process in, version 1 alone: under version 2 a container's group lies inside ours.
+ * ERR_IO.
+ */
+int cgroup_move(const struct cgroup_layout *layout, const char *name, int pid) SHEAF_MUST_USE;
+/*
+ * Path of the task's group below its hierarchy's root, for those who make groups of their own: that
+ * of version 2, else one at the root. ERR_IO.
+ */
+int cgroup_inner(const struct cgroup_layout *layout, const char *name,
+                 char ret_path[FS_PATH]) SHEAF_MUST_USE;
+/*
+ * Removes the groups of that path, and podman's one for itself inside, from every hierarchy. 0 once
+ * nothing is left, -ERR_STATE_CONFLICT while something still lives there.
+ */
+int cgroup_inner_remove(const char *path) SHEAF_MUST_USE;
 /* A process of the group was killed by its memory limit. */
 bool cgroup_is_oom(const struct cgroup_layout *layout, const char *name);
 /* SIGKILL to everything in the group. */

@@ -5,7 +5,7 @@
 
 const struct driver *driver_get(const char *name)
 {
-    static const struct driver *const drivers[] = {&driver_bwrap, &driver_process};
+    static const struct driver *const drivers[] = {&driver_bwrap, &driver_process, &driver_podman};
 
     for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
         if (strcmp(drivers[i]->name, name) == 0)

@@ -33,16 +33,24 @@ struct driver_command {
 struct driver {
     const char *name;
     bool isolated; /* a user of its own, and nothing of the host's files */
+    /*
+     * The command only looks after the sandbox: it stays out of the task's groups, which the
+     * sandbox's first process enters at the barrier, and ends on SIGTERM.
+     */
+    bool apart;
     /* Blocks up to 10 s. ERR_UNSUPPORTED_HERE with the fix. */
     int (*probe)(struct err *err);
     int (*command)(const struct plan_task *task, const struct driver_user *user,
                    struct driver_command *ret_command, struct err *err);
     /* Where the task sees its folders. */
     void (*folders)(const struct plan_task *task, char job[FS_PATH], char out[FS_PATH]);
+    /* NULL, or takes away what a command that was killed has left. Blocks up to 30 s. */
+    int (*remove)(const struct plan_task *task, struct err *err);
 };
 
 extern const struct driver driver_bwrap;
 extern const struct driver driver_process;
+extern const struct driver driver_podman;
 
 /* NULL for an unknown name. */
 const struct driver *driver_get(const char *name);

@@ -5,9 +5,10 @@
  * What the supervisor and sheaf-task-init say to each other over a stream socket pair. Both come
  * from one build and one machine, so plain structs do. Includes libc headers alone.
  *
- * Arguments of sheaf-task-init: UID GID GROUPS FOLDER PROCS. UID "-" keeps the user as it is;
- * GROUPS is a comma list or "-". Descriptors: INIT_CONTROL_FD, then per process INIT_LOG_FD + 2i
- * for stdout and + 2i + 1 for stderr.
+ * Arguments of sheaf-task-init: UID GID GROUPS FOLDER PROCS [SOCKET]. UID "-" keeps the user as it
+ * is; GROUPS is a comma list or "-". In a container, which inherits nothing, the descriptors come
+ * as one message over the unix socket SOCKET. Descriptors: INIT_CONTROL_FD, then per process
+ * INIT_LOG_FD + 2i for stdout and + 2i + 1 for stderr.
  */
 #include <stdint.h>
 

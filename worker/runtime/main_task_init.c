@@ -16,8 +16,10 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,6 +37,7 @@ struct init {
     uint32_t alive;             /* processes of main that run */
     bool started;
     bool stopping;       /* a stop was ordered: the rest may end in its own time */
+    bool image;          /* the shell is the tenant's: its absence is no failure of ours */
     sigset_t clean_mask; /* empty: for the tenant's shells */
 };
 
@@ -203,7 +206,9 @@ static _Noreturn void run_process(const struct init *init, uint32_t index, char 
     sigprocmask(SIG_SETMASK, &init->clean_mask, NULL);
     execve("/bin/sh", argv, env);
     int error = errno;
-    if (write(failed_fd, &error, sizeof(error)) < 0)
+    if (init->image)
+        dprintf(STDERR_FILENO, "sheaf: the image's /bin/sh does not run: %s\n", strerror(error));
+    else if (write(failed_fd, &error, sizeof(error)) < 0)
         _exit(126);
     _exit(127);
 }
@@ -341,14 +346,53 @@ static void wait_for_all(struct init *init, int signal_fd)
     }
 }
 
+/* Takes the descriptors that the others inherit; false when they are not what was agreed. */
+static bool take_descriptors(const char *path, uint32_t count)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE((1 + 2 * INIT_MAX_PROCS) * sizeof(int))];
+    } control = {.space = {0}};
+    int fds[1 + 2 * INIT_MAX_PROCS];
+    char byte;
+    struct iovec piece = {&byte, 1};
+    struct msghdr message = {.msg_iov = &piece,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || snprintf(address.sun_path, sizeof(address.sun_path), "%s", path) < 1
+        || connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0
+        || recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != 1)
+        return false;
+    const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    if (head == NULL || head->cmsg_type != SCM_RIGHTS
+        || head->cmsg_len != CMSG_LEN(count * sizeof(int)))
+        return false;
+    memcpy(fds, CMSG_DATA(head), count * sizeof(int));
+    /* Out of the way first, so that none is overwritten before it is moved. */
+    for (uint32_t i = 0; i < count; i++)
+        fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, INIT_LOG_FD + 2 * INIT_MAX_PROCS);
+    for (uint32_t i = 0; i < count; i++) {
+        if (dup2(fds[i], INIT_CONTROL_FD + (int)i) < 0)
+            return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     struct init init = {0};
     sigset_t all;
 
-    if (argc != 6)
+    if (argc != 6 && argc != 7)
         return 125;
     init.proc_count = parse_number(argv[5], INIT_MAX_PROCS);
+    init.image = argc == 7;
+    if (init.image && !take_descriptors(argv[6], 1 + 2 * init.proc_count))
+        return 125;
     close_range(INIT_LOG_FD + 2 * init.proc_count, ~0U, 0);
     sigemptyset(&init.clean_mask);
     sigfillset(&all);

@@ -158,14 +158,16 @@ static json_t *procs_to_json(const struct plan_task *task)
 int plan_task_write(const struct plan_task *task, struct err *err)
 {
     json_t *value = json_pack(
-        "{s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:I, s:I, s:I}", "name",
-        task->name, "driver", task->driver, "libexec", task->libexec, "env",
-        texts_to_json(&task->env), "script", task->script, "procs", procs_to_json(task), "memory",
-        (json_int_t)task->limits.memory, "pids", (json_int_t)task->limits.pids, "cpu_milli",
-        (json_int_t)task->limits.cpu_milli, "cgroup", cgroup_to_json(&task->cgroup), "shm",
-        (json_int_t)task->shm, "device_nodes", texts_to_json(&task->device_nodes), "peers",
-        texts_to_json(&task->peers), "filter", (json_int_t)task->filter, "stop_grace_ms",
-        (json_int_t)task->stop_grace_ms, "log_limit", (json_int_t)task->log_limit);
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:I, s:I, "
+        "s:I}",
+        "name", task->name, "driver", task->driver, "libexec", task->libexec, "image", task->image,
+        "podman", task->podman, "env", texts_to_json(&task->env), "script", task->script, "procs",
+        procs_to_json(task), "memory", (json_int_t)task->limits.memory, "pids",
+        (json_int_t)task->limits.pids, "cpu_milli", (json_int_t)task->limits.cpu_milli, "cgroup",
+        cgroup_to_json(&task->cgroup), "shm", (json_int_t)task->shm, "device_nodes",
+        texts_to_json(&task->device_nodes), "peers", texts_to_json(&task->peers), "filter",
+        (json_int_t)task->filter, "stop_grace_ms", (json_int_t)task->stop_grace_ms, "log_limit",
+        (json_int_t)task->log_limit);
     if (value == NULL)
         return err_set(err, ERR_INVALID_ENCODING, "script or environment is not valid UTF-8");
     return file_put(task->dir, PLAN_TASK, value, err);
@@ -231,6 +233,8 @@ static bool task_from_json(const json_t *value, struct plan_task *task)
            && plan_name_is_valid(task->name)
            && text_from_json(value, "driver", task->driver, sizeof(task->driver))
            && text_from_json(value, "libexec", task->libexec, sizeof(task->libexec))
+           && text_from_json(value, "image", task->image, sizeof(task->image))
+           && text_from_json(value, "podman", task->podman, sizeof(task->podman))
            && texts_from_json(json_object_get(value, "env"), &task->env)
            && procs_from_json(json_object_get(value, "procs"), task)
            && number_from_json(value, "memory", INT64_MAX, &task->limits.memory)

@@ -15,6 +15,7 @@
 #define PLAN_EXIT    "exit.json"
 #define PLAN_CONTROL "control" /* unix socket of the supervisor */
 #define PLAN_LOG     "supervisor.log"
+#define PLAN_INIT    "init" /* unix socket for the first process of a container */
 
 /* Exit codes that no process of the task gave. */
 #define PLAN_CODE_SANDBOX 125
@@ -28,6 +29,8 @@ struct plan_task {
     char name[96];
     char driver[16];
     char libexec[FS_PATH];
+    char image[96];       /* id of the image in podman's store; empty = the node's programs */
+    char podman[FS_PATH]; /* folder of that store; see worker/images */
     struct spec_texts env;
     char *script;
     struct runtime_proc proc[RUNTIME_MAX_PROCS];

@@ -3,8 +3,8 @@
 
 /*
  * Runs one task (a node's part of an attempt) in a sandbox, under a supervisor process of its own
- * that outlives the worker. Drivers stand behind one ops table: "bwrap" (bubblewrap and cgroups)
- * and "process" (no isolation; only under --unsafe-runtime=process).
+ * that outlives the worker. Drivers stand behind one ops table: "bwrap" (bubblewrap and cgroups),
+ * "podman" (tasks with an image) and "process" (no isolation; only under --unsafe-runtime=process).
  *
  * Everything of a task lives in one folder, `dir`:
  *   task.json    the plan below, as written at prepare     exit.json  exit status, when it is over
@@ -38,6 +38,8 @@ struct runtime_plan {
     char name[96];             /* unique on this machine: cgroup and nft names derive from it */
     struct spec_texts env;     /* common to all processes; nothing else reaches the task */
     const char *script;        /* run by /bin/sh -e; borrowed */
+    const char *image;         /* id in podman's store, borrowed; NULL = the node's programs */
+    const char *podman;        /* folder of that store; with image */
     struct runtime_proc *proc; /* proc_count of them */
     uint32_t proc_count;
     uint32_t cpu_milli; /* 0 = no limit */

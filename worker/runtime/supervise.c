@@ -114,9 +114,9 @@ static void order(struct supervisor *super, enum init_order order, uint32_t size
 
 static void kill_sandbox(struct supervisor *super)
 {
-    /* bwrap's end is its child's: --die-with-parent. */
+    /* bwrap's end is its child's: --die-with-parent. What stands apart removes it first. */
     if (super->child > 0)
-        kill(super->child, SIGKILL);
+        kill(super->child, super->driver->apart ? SIGTERM : SIGKILL);
 }
 
 static void kill_now(struct supervisor *super)
@@ -224,6 +224,12 @@ static void try_ready(struct supervisor *super)
 
     if (super->ready || !super->init_ready || super->sandbox_pid == 0)
         return;
+    if (super->limited && super->driver->apart
+        && cgroup_move(&super->task.cgroup, super->task.name, super->sandbox_pid) != 0) {
+        set_failure(super, "cannot move the container into its control groups");
+        kill_now(super);
+        return;
+    }
     super->ready = true;
     word_ready(super, word);
     tell(super, word);
@@ -335,8 +341,10 @@ static void on_child(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == super->child)
+        if (pid == super->child) {
             super->child = 0;
+            super->child_failed = status != 0;
+        }
     }
     supervise_advance(super);
 }
@@ -466,8 +474,13 @@ static void decide_exit(struct supervisor *super)
 static void finish(struct supervisor *super)
 {
     struct err err = {0};
-    bool clean = true;
+    bool clean;
 
+    if (super->child_failed && super->driver->remove != NULL) {
+        super->child_failed = false; /* once */
+        super->left = super->driver->remove(&super->task, &err) != 0;
+    }
+    clean = !super->left;
     if (super->limited && cgroup_remove(&super->task.cgroup, super->task.name) != 0) {
         kill_orphans();
         cgroup_kill(&super->task.cgroup, super->task.name);

@@ -45,7 +45,9 @@ struct supervisor {
     bool limited;            /* control groups exist */
     bool filtered;           /* a table exists */
 
-    pid_t child;     /* what we forked; 0 = reaped */
+    pid_t child; /* what we forked; 0 = reaped */
+    bool child_failed;
+    bool left;       /* something of the sandbox could not be removed */
     int sandbox_pid; /* first process of the sandbox, in our namespace; 0 = not known yet */
     int info_fd;
     struct buf info;

@@ -104,7 +104,8 @@ static _Noreturn void run_sandbox(const struct supervisor *super, char **argv, c
     char *env[] = {NULL};
     int high[INIT_LOG_FD + 2 * RUNTIME_MAX_PROCS];
 
-    if (super->limited && cgroup_join(&super->task.cgroup, super->task.name) != 0) {
+    if (super->limited && !super->driver->apart
+        && cgroup_join(&super->task.cgroup, super->task.name) != 0) {
         dprintf(noise, "cannot enter the control group: %s\n", strerror(errno));
         _exit(PLAN_CODE_SANDBOX);
     }

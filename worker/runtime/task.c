@@ -188,7 +188,12 @@ static void plan_copy(const struct runtime *runtime, const struct runtime_plan *
 {
     snprintf(task->dir, sizeof(task->dir), "%s", plan->dir);
     snprintf(task->name, sizeof(task->name), "%s", plan->name);
-    snprintf(task->driver, sizeof(task->driver), "%s", runtime->driver->name);
+    snprintf(task->driver, sizeof(task->driver), "%s",
+             plan->image != NULL ? driver_podman.name : runtime->driver->name);
+    if (plan->image != NULL) {
+        snprintf(task->image, sizeof(task->image), "%s", plan->image);
+        snprintf(task->podman, sizeof(task->podman), "%s", plan->podman);
+    }
     snprintf(task->libexec, sizeof(task->libexec), "%s", runtime->libexec);
     copy_texts(&plan->env, &task->env);
     task->script = mem_strdup(plan->script);
@@ -406,6 +411,9 @@ static void clean_leftovers(const char *dir)
         kill(run.pid, SIGKILL);
     if (plan_task_read(dir, &plan, &err) != 0)
         return;
+    const struct driver *driver = driver_get(plan.driver);
+    if (driver != NULL && driver->remove != NULL && driver->remove(&plan, &err) != 0)
+        log_warn("runtime", "container_left", "task=%s error=" LOG_Q, plan.name, err.text);
     clean_groups(&plan);
     if (plan.filter != FILTER_NONE && plan.peers.count > 0 && filter_remove(plan.name, &err) != 0)
         log_warn("runtime", "filter_left", "task=%s error=" LOG_Q, plan.name, err.text);
@@ -431,7 +439,7 @@ int runtime_adopt(struct runtime *runtime, const char *dir, const struct task_ho
 void runtime_clean(struct task *task, bool keep_output)
 {
     static const char *const ours[] = {"job",        PLAN_TASK, PLAN_RELEASE, PLAN_RUN,
-                                       PLAN_CONTROL, PLAN_LOG,  PLAN_EXIT};
+                                       PLAN_CONTROL, PLAN_LOG,  PLAN_EXIT,    PLAN_INIT};
     struct err err = {0};
     char path[FS_PATH];
     int rc = 0;

@@ -310,12 +310,26 @@ static void m09_contradictions_are_refused(void **state)
     CHECK_BAD(rows);
 }
 
-static void m12_an_image_is_not_supported_yet(void **state)
+#define HEX64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static void m12_an_image_has_a_digest_or_is_sent(void **state)
 {
     static const struct bad rows[] = {
-        {HEAD "image: pytorch/pytorch:latest\n", ERR_UNKNOWN_FIELD, "4:1",
-         "not supported in this version: programs are the node's"},
-        {HEAD "image: {digest: sha256:ab}\n", ERR_UNKNOWN_FIELD, "4:1", "files brings the rest"},
+        {HEAD "image: pytorch/pytorch:latest\n", ERR_IMAGE_DIGEST_REQUIRED, "4:1",
+         "a tag may mean another image tomorrow"},
+        {HEAD "image: pytorch\n", ERR_IMAGE_DIGEST_REQUIRED, "4:1", "podman image inspect"},
+        {HEAD "image: a@sha256:ab\n", ERR_INVALID_DIGEST, "4:1", "64 lower-case hex digits"},
+        {HEAD "image: a@sha256:" HEX64 "0\n", ERR_INVALID_DIGEST, "4:1", "64"},
+        {HEAD "image: a@sha512:" HEX64 "\n", ERR_INVALID_DIGEST, "4:1", "sha256"},
+        {HEAD "image: A@sha256:" HEX64 "\n", ERR_INVALID_NAME, "4:1", "lower case"},
+        {HEAD "image: a:1@sha256:" HEX64 "\n", ERR_INVALID_NAME, "4:1", "without a tag"},
+        {HEAD "image: '@sha256:" HEX64 "'\n", ERR_INVALID_NAME, "4:1", "before @"},
+        {HEAD "image: a//b@sha256:" HEX64 "\n", ERR_INVALID_NAME, "4:1", "before @"},
+        {HEAD "image: 'a b@sha256:" HEX64 "'\n", ERR_INVALID_NAME, "4:1", "before @"},
+        {HEAD "image: 7\n", ERR_INVALID_TYPE, "4:1", "object"},
+        {HEAD "image: {digest: a}\n", ERR_UNKNOWN_FIELD, "4:9", "digest"},
+        {HEAD "image: {archive: a.tar, size: 0}\n", ERR_OUT_OF_RANGE, "4:25", "at least 1"},
+        {HEAD "image: {archive: a.tar, size: 1}\n", ERR_FIELD_MISSING, "4:1", "required"},
     };
 
     (void)state;
@@ -529,7 +543,7 @@ int main(void)
         cmocka_unit_test(m07_counts_have_bounds),
         cmocka_unit_test(m08_a_quantity_is_a_number_and_its_unit),
         cmocka_unit_test(m09_contradictions_are_refused),
-        cmocka_unit_test(m12_an_image_is_not_supported_yet),
+        cmocka_unit_test(m12_an_image_has_a_digest_or_is_sent),
         cmocka_unit_test(m13_commands_are_few_and_whole),
         cmocka_unit_test(m14_variables_that_reach_us_are_refused),
         cmocka_unit_test(m15_paths_stay_in_job_and_out),

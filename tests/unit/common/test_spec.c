@@ -304,6 +304,10 @@ static void test_what_is_written_out_reads_back_the_same(void **state)
         "\"placement\":{\"countries\":[\"DE\"],\"exclude_nodes\":[\"n-1\"]},"
         "\"files\":[{\"source\":\"s\",\"path\":\"/job/s\",\"size\":9,\"sha256\":"
         "\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}]}",
+        "{\"version\":1,\"resources\":{\"gpu\":1},\"image\":\"Host.example:5000/team/app@sha256:"
+        "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}",
+        "{\"version\":1,\"resources\":{\"gpu\":1},\"image\":{\"archive\":\"./app.tar\",\"size\":9,"
+        "\"sha256\":\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}}",
     };
 
     (void)state;
@@ -327,6 +331,28 @@ static void test_what_is_written_out_reads_back_the_same(void **state)
         spec_fini(&spec);
         spec_fini(&again);
     }
+}
+
+static void test_an_image_brings_its_archive_once_it_was_sent(void **state)
+{
+    static const char sent[] =
+        "{\"version\":1,\"resources\":{\"gpu\":1},\"image\":{\"archive\":\"a.tar\",\"size\":9,"
+        "\"sha256\":\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}}";
+    static const char local[] = "{\"version\":1,\"resources\":{\"gpu\":1},\"image\":\"./a.tar\"}";
+    struct job_spec spec;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(spec_parse(sent, strlen(sent), &spec, &err), 0);
+    assert_true(spec.ask.image && spec.image.archive);
+    assert_int_equal(spec_check_packed(&spec, &err), 0);
+    assert_int_equal(spec_content_count(&spec), 1);
+    assert_int_equal(spec_content(&spec, 0)[31], 0x1f);
+    spec_fini(&spec);
+    assert_int_equal(spec_parse(local, strlen(local), &spec, &err), 0);
+    assert_int_equal(spec_check_packed(&spec, &err), -ERR_FIELD_MISSING);
+    assert_string_equal(err.pointer, "/image/sha256");
+    spec_fini(&spec);
 }
 
 static void test_the_reference_names_every_field_once(void **state)
@@ -364,7 +390,7 @@ static void test_the_reference_names_every_field_once(void **state)
         if (rc == 0 || rc == -ERR_UNKNOWN_FIELD || rc == -ERR_FIELD_MISSING)
             fail_msg("%s: %s %s", json, err_slug((enum err_code) - rc), err.text);
     }
-    assert_int_equal(lines, 36);
+    assert_int_equal(lines, 37);
 }
 
 static void test_names_of_classes_and_launches_round_trip(void **state)
@@ -397,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_gpu_texts_mean_names_memory_and_count),
         cmocka_unit_test(test_prices_are_never_floats),
         cmocka_unit_test(test_what_is_written_out_reads_back_the_same),
+        cmocka_unit_test(test_an_image_brings_its_archive_once_it_was_sent),
         cmocka_unit_test(test_the_reference_names_every_field_once),
         cmocka_unit_test(test_names_of_classes_and_launches_round_trip),
     };

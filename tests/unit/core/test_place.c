@@ -237,6 +237,23 @@ static void test_price_decides_before_distance(void **state)
     assert_int_equal(why.funnel[FUNNEL_HOST], 4);
 }
 
+static void test_an_image_needs_nodes_that_run_images(void **state)
+{
+    (void)state;
+    add_node(1, 24576, MICRO_PER_UNIT);
+    add_node(1, 24576, MICRO_PER_UNIT / 2);
+    pool.node[0].images = true;
+    ask.image = true;
+    assert_int_equal(solve(), 0);
+    assert_int_equal(plan.node[0], 0); /* the cheaper one cannot */
+    assert_int_equal(why.reject_count, 1);
+    assert_int_equal(why.reject[0].code, ERR_RUNTIME_MISSING);
+    pool.node[0].images = false;
+    assert_int_equal(solve(), -ERR_RUNTIME_MISSING);
+    ask.cpu_milli = 64000; /* without its image it would not fit either */
+    assert_int_equal(solve(), -ERR_NO_SUCH_CAPACITY);
+}
+
 static void test_vram(void **state)
 {
     (void)state;
@@ -496,6 +513,7 @@ int main(void)
         CASE(test_unreachable_pair_is_in_no_gang),
         CASE(test_unmeasured_pair_is_probed_not_assumed),
         CASE(test_price_decides_before_distance),
+        CASE(test_an_image_needs_nodes_that_run_images),
         CASE(test_vram),
         CASE(test_unproven_or_withdrawn_device_is_none),
         CASE(test_class_cpu_and_gpu_never_mix),
