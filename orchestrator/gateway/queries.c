@@ -381,7 +381,8 @@ static const struct query queries[QUERY_COUNT] = {
         " coalesce((j.spec::json ->> 'nodes')::bigint, 1),"
         " coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1),"
         " coalesce(j.spec::json ->> 'launch', 'node'),"
-        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job))"
+        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job)),"
+        " not exists (select from gang_rank g where g.attempt = a.id and g.state <> 'done')"
         " from job j left join lateral"
         " (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
         " order by x.epoch limit 1) a on true where " SEES_JOB " and j.uid = $3::uuid",
