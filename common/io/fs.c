@@ -194,10 +194,9 @@ int fs_write(const char *path, const void *bytes, size_t length, mode_t mode, st
     return 0;
 }
 
-int fs_mkdir(const char *path, mode_t mode, struct err *err)
+static int make_parents(const char *path, struct err *err)
 {
     char part[FS_PATH];
-    struct stat status;
 
     if (fs_path(part, "%s", path) != 0)
         return err_set(err, ERR_IO, "path too long: %.100s…", path);
@@ -209,7 +208,22 @@ int fs_mkdir(const char *path, mode_t mode, struct err *err)
             return fail(err, "create", part);
         *slash = '/';
     }
-    if (mkdir(path, mode) == 0)
+    return 0;
+}
+
+int fs_mkdir(const char *path, mode_t mode, struct err *err)
+{
+    struct stat status;
+    int rc = mkdir(path, mode);
+
+    if (rc != 0 && errno == ENOENT) { /* seldom: the parents are mostly there */
+        int made = make_parents(path, err);
+
+        if (made != 0)
+            return made;
+        rc = mkdir(path, mode);
+    }
+    if (rc == 0)
         return chmod(path, mode) == 0 ? 0 : fail(err, "chmod", path);
     if (errno != EEXIST)
         return fail(err, "create", path);

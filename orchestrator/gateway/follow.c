@@ -19,7 +19,8 @@
 #define HEARTBEAT_US ((int64_t)15000000)
 /* Pieces that came in through another gateway wake nobody here: look after this time. */
 #define POLL_US ((int64_t)5000000)
-/* After an attempt is over its last pieces may still travel; streams say when they end. */
+/* After an attempt is over the last pieces of a rank that was lost may still travel. A stream with
+ * pieces says when it ends; one without has ended when its rank has delivered. */
 #define GRACE_US ((int64_t)5000000)
 /* A gang's process ranks x 2 streams; more are followed with ?rank=. */
 #define CURSORS_MAX (2u * SPEC_MAX_NODES * SPEC_MAX_GPUS_PER_NODE)
@@ -52,6 +53,7 @@ struct follower {
     enum follower_kind kind;
     bool reading; /* attempt, day and cursors are those of epoch */
     bool over;    /* that attempt is */
+    bool stored;  /* so are all its pieces: every rank delivered */
     /* Both: */
     bool final; /* the job is */
     bool swept; /* its logs were deleted, and that was said */
@@ -249,6 +251,8 @@ static void take_piece(struct follower *follower, struct http_call *call, const 
 
 static bool streams_ended(const struct follower *follower)
 {
+    if (follower->stored)
+        return true;
     for (uint32_t i = 0; i < follower->cursor_count; i++) {
         if (!follower->cursors[i].last)
             return false;
@@ -312,6 +316,7 @@ static void take_log_job(struct follower *follower, struct http_call *call, cons
     }
     uint64_t epoch = (uint64_t)db_int(row, 0, 1);
     follower->over = PQgetvalue(row, 0, 4)[0] == 't';
+    follower->stored = PQgetvalue(row, 0, 9)[0] == 't';
     if (!follower->reading || epoch != follower->epoch) {
         if (epoch != follower->epoch) {
             free(follower->resume);

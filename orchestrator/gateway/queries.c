@@ -36,12 +36,16 @@
 
 #define FINAL_STATES "('succeeded', 'failed', 'cancelled', 'expired', 'rejected')"
 
+/* Part n of a reason's entry in the table given as text, which is read only if there is a reason. */
+#define REASON_PART(reasons, reason, n) \
+    "case when " reason " is not null then (select " reasons "::jsonb) -> " reason "::text ->> " n " end"
+
 #define JOB_FIELDS(reasons) \
     "'id', j.uid, 'name', j.name, 'project', p.name, 'state', j.state," \
     " 'conditions', " BITS2("j.conditions", "degraded", "budget-low") "," \
     " 'reason', j.reason," \
-    " 'reason_text', (select " reasons "::jsonb) -> j.reason::text ->> 0," \
-    " 'hint', (select " reasons "::jsonb) -> j.reason::text ->> 1," \
+    " 'reason_text', " REASON_PART(reasons, "j.reason", "0") "," \
+    " 'hint', " REASON_PART(reasons, "j.reason", "1") "," \
     " 'class', nullif(j.class, 'none'), 'detail', nullif(j.detail, '')," \
     " 'nodes', coalesce(s.nodes, 1)," \
     " 'gpus_per_node', coalesce((s.resources #>> '{gpu,count}')::bigint, 1)," \
@@ -67,7 +71,7 @@
     "(select coalesce(json_agg(json_build_object('rank', r.rank, 'node', n.uid," \
     " 'node_name', n.name, 'region', n.region, 'country', n.country, 'state', r.state," \
     " 'exit_code', case when r.state in ('exited', 'done') then r.exit_code end," \
-    " 'reason', r.reason, 'reason_text', (select " reasons "::jsonb) -> r.reason::text ->> 0," \
+    " 'reason', r.reason, 'reason_text', " REASON_PART(reasons, "r.reason", "0") "," \
     " 'detail', nullif(r.detail, ''), 'address', n.address, 'port', nullif(r.port, 0))" \
     " order by r.rank), '[]'::json)" \
     " from gang_rank r join node n on n.id = r.node where r.attempt = j.attempt)"
@@ -85,7 +89,7 @@
 #define EVENT_JSON(reasons) \
     "json_build_object('id', e.id, 'at', " TIME("e.at_us") ", 'from', e.from_state," \
     " 'to', e.to_state, 'reason', e.reason," \
-    " 'reason_text', (select " reasons "::jsonb) -> e.reason::text ->> 0," \
+    " 'reason_text', " REASON_PART(reasons, "e.reason", "0") "," \
     " 'actor', e.actor, 'detail', nullif(e.detail, ''), 'attempt', ea.uid)"
 
 #define NODE_DEVICES \
@@ -161,8 +165,8 @@ static const struct query queries[QUERY_COUNT] = {
 
     [QUERY_JOB_WHY] = {"job_why",
         "select (coalesce(j.why, '{}'::jsonb) || jsonb_build_object('id', j.uid, 'state', j.state,"
-        " 'reason', j.reason, 'reason_text', $3::jsonb -> j.reason::text ->> 0,"
-        " 'hint', $3::jsonb -> j.reason::text ->> 1, 'state_detail', nullif(j.detail, ''),"
+        " 'reason', j.reason, 'reason_text', " REASON_PART("$3", "j.reason", "0") ","
+        " 'hint', " REASON_PART("$3", "j.reason", "1") ", 'state_detail', nullif(j.detail, ''),"
         " 'not_before', " TIME("j.not_before_us") "))::text from job j"
         " where " SEES_JOB " and j.uid = $4::uuid",
         {PARAM_ALL, PARAM_PROJECT, PARAM_REASONS, PARAM_OBJECT}},
@@ -381,7 +385,8 @@ static const struct query queries[QUERY_COUNT] = {
         " coalesce((j.spec::json ->> 'nodes')::bigint, 1),"
         " coalesce((j.spec::json #>> '{resources,gpu,count}')::bigint, 1),"
         " coalesce(j.spec::json ->> 'launch', 'node'),"
-        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job))"
+        " exists (select from retention r where (j.ended_us, j.id) <= (r.swept_us, r.swept_job)),"
+        " not exists (select from gang_rank g where g.attempt = a.id and g.state <> 'done')"
         " from job j left join lateral"
         " (select * from attempt x where x.job = j.id and x.epoch >= $4::bigint"
         " order by x.epoch limit 1) a on true where " SEES_JOB " and j.uid = $3::uuid",

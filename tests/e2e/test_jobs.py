@@ -134,6 +134,22 @@ class Jobs(unittest.TestCase):
                          [f"tick {i}" for i in range(1, 9)])
         self.assert_books_balance(job)
 
+    def test_what_writes_nothing_sends_nothing_and_its_follower_ends(self):
+        def pieces():
+            return self.pool.sql("SELECT count(*) FILTER (WHERE stream = 1),"
+                                 " count(*) FILTER (WHERE stream = 2) FROM log_piece").split("|")
+        before = pieces()
+        job = self.tenant.submit({"name": "silent", "resources": {"gpu": GPU},
+                                  "commands": ["true"]})
+        self.assertEqual(self.tenant("logs", job, "--follow").out, "")
+        self.assertEqual(self.tenant.wait(job)["state"], "succeeded")
+        self.assertEqual(pieces(), before)
+        job = self.tenant.submit({"name": "half", "resources": {"gpu": GPU},
+                                  "commands": ["echo heard"]})
+        self.assertEqual(self.tenant("logs", job, "--follow").out, "heard\n")
+        self.assertGreater(int(pieces()[0]), int(before[0]))
+        self.assertEqual(pieces()[1], before[1])
+
     def test_a_restarted_orchestrator_loses_nothing_and_runs_nothing_twice(self):
         marker = "once"
         job = self.tenant.submit({

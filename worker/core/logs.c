@@ -9,6 +9,8 @@ bool log_stream_cut(struct log_stream *stream, uint64_t file_size, bool ended, i
     uint64_t left = file_size > stream->next_offset ? file_size - stream->next_offset : 0;
     struct log_cut *cut;
 
+    if (left == 0 && ended && stream->next_seq == 0)
+        stream->closed = true; /* nobody wrote: there is no piece to be the last */
     if (stream->closed || stream->flight_count == LOGS_MAX_IN_FLIGHT || (left == 0 && !ended))
         return false;
     cut = &stream->flight[stream->flight_count++];

@@ -33,7 +33,8 @@ struct log_stream {
 
 /*
  * The next piece of a file that is now file_size bytes long; `ended` when nothing will be added to
- * it. False when there is nothing to cut, or the window is full.
+ * it. False when there is nothing to cut, or the window is full. A stream that ends empty has no
+ * piece at all.
  */
 bool log_stream_cut(struct log_stream *stream, uint64_t file_size, bool ended, int64_t at_us,
                     struct log_cut *ret_cut);

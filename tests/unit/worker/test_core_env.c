@@ -173,6 +173,19 @@ static void test_pieces_cover_the_file_once(void **state)
     assert_false(log_stream_cut(&stream, 900000, true, 5, &cut)); /* nothing after the last */
 }
 
+static void test_silence_has_no_piece(void **state)
+{
+    struct log_stream stream = {0};
+    struct log_cut cut;
+
+    (void)state;
+    assert_false(log_stream_cut(&stream, 0, false, 5, &cut));
+    assert_false(log_stream_done(&stream));
+    assert_false(log_stream_cut(&stream, 0, true, 5, &cut));
+    assert_true(log_stream_done(&stream));
+    assert_null(log_stream_next(&stream));
+}
+
 static void test_window_is_bounded_and_opens_by_acks(void **state)
 {
     struct log_stream stream = {0};
@@ -307,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_launch_modes),
         cmocka_unit_test(test_environment_of_the_barrier),
         cmocka_unit_test(test_pieces_cover_the_file_once),
+        cmocka_unit_test(test_silence_has_no_piece),
         cmocka_unit_test(test_window_is_bounded_and_opens_by_acks),
         cmocka_unit_test(test_a_new_session_sends_what_is_not_acknowledged),
         cmocka_unit_test(test_restored_bounds_are_the_same),
