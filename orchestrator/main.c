@@ -532,12 +532,8 @@ static int print_man(void)
                  "/var/lib/sheaf/orchestrator/gateway.link   what a gateway needs: keep it secret",
         .options = setup_options,
     };
-    struct buf out;
 
-    buf_init(&out, 0);
-    manpage_write(&page, &out);
-    fputs(out.data, stdout);
-    buf_fini(&out);
+    manpage_print(&page);
     return EXIT_OK;
 }
 

@@ -54,17 +54,13 @@ static void print_man(void)
         .options = settings_options(),
     };
     struct buf text;
-    struct buf out;
 
     buf_init(&text, 0);
-    buf_init(&out, 0);
     buf_puts(&text, "First: sheaf-worker doctor; then join TOKEN, with the token that the pool's\n"
                     "operator gave; then run, or systemctl enable --now sheaf-worker.\n\n");
     add_verbs(&text);
     page.text = text.data;
-    manpage_write(&page, &out);
-    fputs(out.data, stdout);
-    buf_fini(&out);
+    manpage_print(&page);
     buf_fini(&text);
 }
 

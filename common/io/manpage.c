@@ -1,5 +1,7 @@
 #include "common/io/manpage.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 void manpage_text(const char *text, struct buf *out)
@@ -65,4 +67,14 @@ void manpage_write(const struct manpage *page, struct buf *out)
     for (const struct config_option *option = page->options; option->key != NULL; option++)
         option_entry(option, out);
     section("FILES", page->files, out);
+}
+
+void manpage_print(const struct manpage *page)
+{
+    struct buf out;
+
+    buf_init(&out, 0);
+    manpage_write(page, &out);
+    fputs(out.data, stdout);
+    buf_fini(&out);
 }

@@ -17,5 +17,7 @@ struct manpage {
 void manpage_text(const char *text, struct buf *out);
 /* A page of section 8 with one entry per option. */
 void manpage_write(const struct manpage *page, struct buf *out);
+/* The same on standard output, for --man. */
+void manpage_print(const struct manpage *page);
 
 #endif

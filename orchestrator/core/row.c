@@ -233,3 +233,17 @@ enum slot_kind slot_kind_parse(const char *name)
 {
     return (enum slot_kind)index_of(slot_names, SLOT_KIND_COUNT, name);
 }
+
+int row_compare(const void *left, const void *right)
+{
+    const struct row *a = *(const struct row *const *)left;
+    const struct row *b = *(const struct row *const *)right;
+    struct row_key x = row_key(a);
+    struct row_key y = row_key(b);
+
+    if (a->kind != b->kind)
+        return a->kind < b->kind ? -1 : 1;
+    if (x.high != y.high)
+        return x.high < y.high ? -1 : 1;
+    return x.low < y.low ? -1 : x.low > y.low;
+}

@@ -467,6 +467,8 @@ struct row_key {
     uint64_t low;
 };
 struct row_key row_key(const struct row *row);
+/* For qsort over pointers to rows: by kind, then by key, the order in which a world is loaded. */
+int row_compare(const void *left, const void *right);
 bool row_is_append(enum row_kind kind);
 const char *row_table(enum row_kind kind);
 

@@ -584,12 +584,8 @@ static int print_man(void)
                  "/usr/share/sheaf/packages  what /packages/ serves",
         .options = options,
     };
-    struct buf out;
 
-    buf_init(&out, 0);
-    manpage_write(&page, &out);
-    fputs(out.data, stdout);
-    buf_fini(&out);
+    manpage_print(&page);
     return 0;
 }
 

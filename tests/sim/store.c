@@ -89,20 +89,6 @@ const struct job_row *store_job(const struct store *store, const struct uuid *ui
     return index != NULL ? &store->rows[(uintptr_t)index - 1].job : NULL;
 }
 
-static int compare_rows(const void *left, const void *right)
-{
-    const struct row *a = *(const struct row *const *)left;
-    const struct row *b = *(const struct row *const *)right;
-    struct row_key x = row_key(a);
-    struct row_key y = row_key(b);
-
-    if (a->kind != b->kind)
-        return a->kind < b->kind ? -1 : 1;
-    if (x.high != y.high)
-        return x.high < y.high ? -1 : 1;
-    return x.low < y.low ? -1 : x.low > y.low;
-}
-
 struct world *store_load(const struct sim *sim)
 {
     const struct store *store = &sim->store;
@@ -115,7 +101,7 @@ struct world *store_load(const struct sim *sim)
             order[count++] = &store->rows[i];
     }
     if (count > 0)
-        qsort(order, count, sizeof(struct row *), compare_rows);
+        qsort(order, count, sizeof(struct row *), row_compare);
     for (uint32_t i = 0; i < count; i++)
         world_apply(world, order[i]);
     free(order);

@@ -136,20 +136,6 @@ const struct row *shadow_get(const struct shadow *shadow, enum row_kind kind, ui
     return index != NULL ? &shadow->rows[(uintptr_t)index - 1] : NULL;
 }
 
-static int compare_rows(const void *left, const void *right)
-{
-    const struct row *a = *(const struct row *const *)left;
-    const struct row *b = *(const struct row *const *)right;
-    struct row_key x = row_key(a);
-    struct row_key y = row_key(b);
-
-    if (a->kind != b->kind)
-        return a->kind < b->kind ? -1 : 1;
-    if (x.high != y.high)
-        return x.high < y.high ? -1 : 1;
-    return x.low < y.low ? -1 : x.low > y.low;
-}
-
 struct world *shadow_load(const struct shadow *shadow)
 {
     const struct row **order = mem_new(shadow->count, sizeof(*order));
@@ -157,7 +143,7 @@ struct world *shadow_load(const struct shadow *shadow)
 
     for (uint32_t i = 0; i < shadow->count; i++)
         order[i] = &shadow->rows[i];
-    qsort(order, shadow->count, sizeof(*order), compare_rows);
+    qsort(order, shadow->count, sizeof(*order), row_compare);
     for (uint32_t i = 0; i < shadow->count; i++)
         world_apply(world, order[i]);
     free(order);
